@@ -1,0 +1,185 @@
+"""What a lab holds: `lab.yaml` as a model. Every size may be written as text (`2 GiB`)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from snapferry.plan import Bytes, Frozen, Seconds
+
+DatastoreKind = Literal["vmfs6"]
+
+
+class Workload(Frozen):
+    """What the guest writes while its VM is powered on; the same seed writes the same bytes in the same order."""
+
+    rate_bytes: Bytes = Field(0, ge=0, alias="rate")
+    """Bytes a second over all disks of the VM once the VM has run for `settle`; 0: the guest is quiet."""
+    start_rate_bytes: Bytes | None = Field(None, ge=0, alias="start_rate")
+    """Bytes a second right after power-on; falls in a straight line to `rate` over `settle`."""
+    settle_seconds: Seconds = Field(0, ge=0, alias="settle")
+    hot_bytes: Bytes = Field(16 << 20, ge=0, alias="hot")
+    """Size of the hot set, at a seeded place of each disk; most random writes hit it."""
+    sequential: float = Field(0.3, ge=0, le=1)
+    """Share of the bytes that is written front to back, as a log is."""
+    zeros: float = Field(0.05, ge=0, le=1)
+    """Share of the writes that write zeros over what was there."""
+    unmaps: float = Field(0.05, ge=0, le=1)
+    """Share of the writes that unmap (TRIM) what was there."""
+    write_bytes: Bytes = Field(64 << 10, gt=0, alias="write")
+    """Bytes of one write."""
+    late_disks_after_seconds: Seconds | None = Field(None, alias="late_disks_after")
+    """If set, disks but the first change only this long after power-on."""
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabDisk(Frozen):
+    """One disk of a VM."""
+
+    capacity_bytes: Bytes = Field(gt=0, alias="capacity")
+    """Any multiple of 512."""
+    data_bytes: Bytes = Field(0, ge=0, alias="data")
+    """How much of it holds seeded, incompressible data when the lab starts; the rest was never written."""
+    data_runs: int = Field(64, ge=1)
+    """Into how many runs, spread over the disk, the data falls; the last bytes of the disk are always data."""
+    controller: Literal["pvscsi", "lsilogic", "sata", "nvme"] = "pvscsi"
+    mode: Literal["persistent", "independent_persistent"] = "persistent"
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabNic(Frozen):
+    """One network card of a VM; its MAC is seeded where none is given."""
+
+    network: str
+    mac: str | None = None
+    ip: str | None = None
+    adapter: Literal["vmxnet3", "e1000e"] = "vmxnet3"
+    connected: bool = True
+
+
+class LabVm(Frozen):
+    """One VM of the simulated vCenter."""
+
+    name: str
+    folder: str = "prod"
+    """Folder below the datacenter's `vm` folder."""
+    host: str | None = None
+    """Name of its host; the first one by default."""
+    datastore: str | None = None
+    """Name of its datastore; the first one by default."""
+    cpus: int = 2
+    cores_per_socket: int = 1
+    memory_mib: int = 2048
+    firmware: Literal["bios", "efi"] = "bios"
+    secure_boot: bool = False
+    guest_id: str = "debian12_64Guest"
+    guest_full_name: str = "Debian GNU/Linux 12 (64-bit)"
+    host_name: str | None = None
+    """What Tools report; the VM's name by default."""
+    tools: Literal["running", "not-running", "not-installed"] = "running"
+    shutdown_seconds: Seconds = Field(1, ge=0, alias="shutdown")
+    """How long the guest takes to shut down once asked."""
+    power: Literal["on", "off"] = "on"
+    change_tracking: bool = False
+    hardware_version: int = 19
+    disks: tuple[LabDisk, ...]
+    nics: tuple[LabNic, ...] = ()
+    workload: Workload = Workload()
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabDatastore(Frozen):
+    """One datastore that every host sees."""
+
+    name: str = "san1"
+    kind: DatastoreKind = "vmfs6"
+    capacity_bytes: Bytes = Field(500 << 30, alias="capacity")
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabUser(Frozen):
+    """A vCenter user beside the administrator, with just these privileges (`VirtualMachine.State.CreateSnapshot`)."""
+
+    name: str
+    privileges: tuple[str, ...] = ()
+
+
+class LabVCenter(Frozen):
+    """The simulated vCenter."""
+
+    datacenter: str = "dc1"
+    datacenter_folder: str = "Vienna"
+    cluster: str = "cluster1"
+    hosts: tuple[str, ...] = ("esx1.lab.test",)
+    datastores: tuple[LabDatastore, ...] = (LabDatastore(),)
+    networks: tuple[str, ...] = ("VM Network",)
+    users: tuple[LabUser, ...] = ()
+    session_idle_seconds: Seconds = Field(1800, gt=0, alias="session_idle")
+    change_page_extents: int = Field(2000, ge=1)
+    """Extents in one page of a change query."""
+    vms: tuple[LabVm, ...] = ()
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabNetwork(Frozen):
+    """An OpenNebula network with one IPv4 range."""
+
+    name: str
+    first_ip: str = "10.0.5.10"
+    size: int = 50
+    match: str | None = None
+    """Its attribute VCENTER_NETWORK_MATCH."""
+
+
+class LabOneDatastore(Frozen):
+    """An OpenNebula image datastore: a real folder."""
+
+    name: str = "default"
+    tm: Literal["shared", "local"] = "shared"
+    capacity_bytes: Bytes = Field(500 << 30, alias="capacity")
+
+    model_config = Frozen.model_config | {"populate_by_name": True}
+
+
+class LabOpenNebula(Frozen):
+    """The simulated OpenNebula frontend with one KVM host."""
+
+    datastores: tuple[LabOneDatastore, ...] = (LabOneDatastore(),)
+    networks: tuple[LabNetwork, ...] = (LabNetwork(name="lan", match="VM Network"),)
+    hosts: tuple[str, ...] = ("kvm1",)
+    owner: str | None = None
+    """The user of this machine who owns the datastores' files; whoever starts the lab by default."""
+
+
+class LabConfig(Frozen):
+    """The whole lab."""
+
+    seed: int = 1
+    vcenter: LabVCenter = LabVCenter()
+    opennebula: LabOpenNebula = LabOpenNebula()
+
+
+class Endpoints(Frozen):
+    """What the lab prints to its endpoints file (JSON, 0600) once everything answers."""
+
+    pid: int
+    ca_file: str
+    """PEM of the lab's CA; it signed every certificate, host certificates included."""
+    vcenter_host: str
+    vcenter_port: int
+    vcenter_user: str
+    vcenter_password: str
+    users: dict[str, str] = {}
+    """Passwords of the other vCenter users."""
+    opennebula_endpoint: str
+    """`https://localhost:port/RPC2`"""
+    opennebula_user: str
+    opennebula_password: str
+    control_url: str
+    """The lab's own control interface; see `snapferry.lab.control`."""
+    control_token: str
+    folder: str
