@@ -170,6 +170,8 @@ class MigrationPlan(Frozen):
     """The most that is read from the source in a second, over all disks of the VM; no limit by default."""
     enable_change_tracking: bool = True
     """Whether change tracking is switched on where it is off (a snapshot is made and removed for it)."""
+    restore_change_tracking: bool = False
+    """Whether `snapferry abandon` switches change tracking off again where Snapferry switched it on."""
     connections: int = Field(3, ge=1, le=8)
     """NFC connections for each disk."""
     copies_per_host: int = Field(8, ge=1, le=50)
@@ -212,12 +214,14 @@ class MigrationPlan(Frozen):
             problem = getattr(error, "problem", None) or "it isn't YAML"
             raise PlanError(f"{name}{line}: {problem}.", "Mend the YAML.") from error
         if not isinstance(data, dict):
-            raise PlanError(f"{name}:1: a plan is a list of fields, such as `vm: web01`.", "See `snapferry plan --help`.")
+            raise PlanError(
+                f"{name}:1: a plan is a list of fields, such as `vm: web01`.", "See `snapferry plan --help`."
+            )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
             lines = [_mistake(name, root, dict(one)) for one in error.errors()]
-            fields = ", ".join(cls.model_fields)
+            fields = ", ".join(field.alias or name for name, field in cls.model_fields.items())
             raise PlanError("\n".join(lines), f"Fields of a plan: {fields}.") from error
 
     @property

@@ -1,0 +1,48 @@
+"""Gives a migration up: our snapshots and what we made at the target go, the source stays as it is."""
+
+from snapferry import opennebula, vsphere
+from snapferry.cutover import find_machine
+from snapferry.errors import Refused
+from snapferry.migration import Migration
+from snapferry.record import Phase
+from snapferry.vsphere.models import PowerState
+from snapferry.watch import Watch
+
+
+def abandon(migration: Migration, watch: Watch) -> list[str]:
+    """Removes the snapshots, images, address ranges and the template of a migration that isn't finished. Repeatable.
+
+    Returns:
+        What was removed, a sentence each; empty where there was nothing.
+
+    Raises:
+        Refused: the VM runs at the target, or a cutover is under way.
+    """
+    migration.refresh()
+    if migration.record is None:
+        return []
+    record, target, vm = migration.planned, migration.target, migration.vm
+    if record.phase == Phase.MIGRATED or find_machine(migration) is not None:
+        raise Refused(
+            f"{vm.name}: it runs at the target.", "There is nothing to abandon; delete that VM there if you must."
+        )
+    if record.phase == Phase.CUTTING_OVER and vm.power != PowerState.ON:
+        raise Refused(f"{vm.name}: a cutover is under way and the source is off.", "Run `snapferry cutover` to end it.")
+    removed = []
+    with migration.lease(watch.stop) as lease:
+        for snapshot in vsphere.our_snapshots(vm, record.migration_id):
+            watch.step("abandon", f"snapshot {snapshot.name}")
+            vsphere.remove_snapshot(migration.source, vm, snapshot.moref)
+            removed.append(f"snapshot {snapshot.name} of {vm.name}")
+        lease.check()
+        for disk in record.disks:
+            watch.step("abandon", f"image {disk.image_name}")
+            opennebula.delete_image(target, disk.image_id)
+            removed.append(f"image {disk.image_id} ({disk.image_name})")
+        removed += [f"address range {one}" for one in opennebula.remove_addresses(target, record.migration_id)]
+        if record.tracking_enabled_by_us and migration.plan.restore_change_tracking:
+            vsphere.disable_change_tracking(migration.source, vsphere.read_vm(migration.source, vm.moref))
+            removed.append(f"change tracking of {vm.name}")
+    opennebula.delete_template(target, record.template_id)
+    migration.record = None
+    return [*removed, f"template {record.template_id} ({record.target_name})"]

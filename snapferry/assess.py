@@ -1,0 +1,106 @@
+"""What stands in the way of a move, how each disk would be read, and how long it would take."""
+
+from snapferry import opennebula, vsphere
+from snapferry.convergence import COPY_BYTES_PER_SECOND, Costs
+from snapferry.errors import SnapferryError
+from snapferry.opennebula.models import Network
+from snapferry.plan import Frozen, MigrationPlan
+from snapferry.vsphere import Concern
+from snapferry.vsphere.models import PowerState, SourceVm
+
+
+class Estimate(Frozen):
+    """How long a move would take, with what it assumes."""
+
+    base_bytes: int
+    """The most that the first round copies: the disks' capacity. Blocks that were never written are left out."""
+    base_seconds: float
+    downtime_seconds: float
+    parts: dict[str, float]
+    notes: tuple[str, ...]
+
+
+class Assessment(Frozen):
+    """All that is known of a VM before its move."""
+
+    vm: SourceVm
+    concerns: tuple[Concern, ...]
+    routes: dict[int, str]
+    """Route to each disk's bytes and why, by device key."""
+    estimate: Estimate
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing critical stands in the way."""
+        return not any(one.severity == "critical" for one in self.concerns)
+
+
+def assess(
+    source: vsphere.Session,
+    vm: SourceVm,
+    plan: MigrationPlan | None = None,
+    target: opennebula.Client | None = None,
+) -> Assessment:
+    """Looks at a VM; changes nothing.
+
+    Args:
+        source: session with vCenter.
+        vm: the VM.
+        plan: how it shall move; without one, only the source is looked at.
+        target: client of OpenNebula, for networks and space.
+    """
+    concerns = list(vsphere.concerns(vm))
+    if missing := vsphere.missing_privileges(source, vm):
+        concerns.append(
+            _critical("privileges", f"The vCenter user lacks {', '.join(missing)}.", "Give its role these privileges.")
+        )
+    if plan and target:
+        concerns += _target_concerns(vm, plan, target)
+    routes = {disk.key: _route(vm) for disk in vm.disks}
+    return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, estimate=_estimate(vm))
+
+
+def _route(vm: SourceVm) -> str:
+    why = "random reads of a frozen disk on any datastore" if vm.power == PowerState.ON else "the VM is off"
+    return f"nfc: {why}"
+
+
+def _target_concerns(vm: SourceVm, plan: MigrationPlan, target: opennebula.Client) -> list[Concern]:
+    """What the plan needs at the target and doesn't find there; every problem, not only the first."""
+    found: list[Concern] = []
+    known: list[Network] = opennebula.list_networks(target)
+    for nic in vm.nics:
+        try:
+            opennebula.map_network(known, plan.networks, nic.network)
+        except SnapferryError as error:
+            found.append(_critical("network", error.cause, error.next_step))
+    try:
+        datastore = opennebula.find_datastore(target, plan.image_datastore)
+        opennebula.check_space(datastore, sum(disk.capacity_bytes for disk in vm.disks))
+    except SnapferryError as error:
+        found.append(_critical("datastore", error.cause, error.next_step))
+    return found
+
+
+def _critical(name: str, text: str, next_step: str) -> Concern:
+    return Concern(id=name, severity="critical", text=text, next_step=next_step)
+
+
+def _estimate(vm: SourceVm) -> Estimate:
+    total = sum(disk.capacity_bytes for disk in vm.disks)
+    costs = Costs()
+    parts = {"shutdown": costs.shutdown, "last changes": 5.0, "morph": costs.morph, "start": costs.start}
+    notes = [
+        f"{COPY_BYTES_PER_SECOND / 1e6:.0f} MB/s is assumed until the first round has measured it.",
+        "The first round skips blocks that were never written, so it copies less than the capacity.",
+        f"The downtime assumes {costs.shutdown:.0f} s for the shutdown and {costs.start:.0f} s for the start.",
+    ]
+    if not vm.change_tracking:
+        notes.append("Change tracking is off and will be switched on: a snapshot is made and removed for it.")
+    return Estimate(
+        base_bytes=total,
+        base_seconds=total / COPY_BYTES_PER_SECOND,
+        downtime_seconds=sum(parts.values()),
+        parts=parts,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,105 @@
+"""One VM's move: the plan, both sessions, the VM and the record."""
+
+import hashlib
+from threading import Event
+from typing import Self
+
+from snapferry import opennebula, vsphere
+from snapferry.errors import Refused
+from snapferry.lease import Lease
+from snapferry.plan import MigrationPlan
+from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, identity_of_template
+from snapferry.vsphere.models import SourceVm
+
+
+class Migration:
+    """What every step of a move works with. Opening it changes nothing.
+
+    Args:
+        plan: what shall be moved, and how.
+        source: session with vCenter.
+        target: client of OpenNebula.
+        vm: the VM as it is now.
+        record: what the target says of its move; None where it hasn't begun.
+    """
+
+    def __init__(
+        self,
+        plan: MigrationPlan,
+        source: vsphere.Session,
+        target: opennebula.Client,
+        vm: SourceVm,
+        record: MigrationRecord | None,
+    ) -> None:
+        self.plan = plan
+        self.source = source
+        self.target = target
+        self.vm = vm
+        self.record = record
+        self.rounds_of_this_run: list[RoundResult] = []
+
+    @classmethod
+    def open(cls, plan: MigrationPlan, source: vsphere.Session, target: opennebula.Client) -> Self:
+        """Finds the VM and its record.
+
+        Raises:
+            PlanError: there is no such VM, or several.
+            SnapferryError: an end can't be asked.
+        """
+        vm = vsphere.find_vm(source, plan.vm)
+        return cls(plan, source, target, vm, find_record(target, vm))
+
+    @property
+    def planned(self) -> MigrationRecord:
+        """The record of a move that has begun.
+
+        Raises:
+            Refused: it hasn't.
+        """
+        if self.record is None:
+            raise Refused(
+                f"{self.vm.name}: nothing has been copied yet.", "Run `snapferry presync` or `snapferry migrate`."
+            )
+        return self.record
+
+    def refresh(self) -> None:
+        """Reads VM and record again."""
+        self.vm = vsphere.read_vm(self.source, self.vm.moref)
+        self.record = find_record(self.target, self.vm)
+
+    def lease(self, stop: Event) -> Lease:
+        """The right to work on this VM; see `Lease`."""
+        return Lease(self.target, self.planned.template_id, self.vm.name, stop)
+
+    def base_key(self) -> str:
+        """Names the base that the images' records hold now; `none` before the first preparation."""
+        if self.record is None:
+            return "none"
+        ids = [f"{one.image_id}:{one.state}:{one.change_id}:{one.round}" for one in self.record.disks]
+        digest = hashlib.sha256("|".join(sorted(ids)).encode()).hexdigest()[:16]
+        return f"{self.record.migration_id}:{self.record.round_number}:{digest}"
+
+    def set_phase(self, phase: Phase) -> None:
+        """Writes the phase into the record, where it differs."""
+        if self.planned.phase != phase:
+            self.record = self.planned.model_copy(update={"phase": phase})
+            opennebula.update_template(self.target, self.planned.template_id, identity_of_template(self.planned))
+
+    def close(self) -> None:
+        """Ends both sessions."""
+        try:
+            self.source.close()
+        finally:
+            self.target.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def foreign_snapshots(vm: SourceVm) -> tuple[str, ...]:
+    """Names of the snapshots that aren't ours."""
+    ours = {one.moref for one in vsphere.our_snapshots(vm)}
+    return tuple(one.name for one in vm.snapshots if one.moref not in ours)

@@ -1,0 +1,206 @@
+"""What has to be there before the first round: the checks, an empty image per disk, the template that links them."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from snapferry import opennebula, vsphere
+from snapferry.errors import Refused
+from snapferry.migration import Migration
+from snapferry.opennebula.models import Image, Network
+from snapferry.plan import MigrationPlan
+from snapferry.record import (
+    DiskRecord,
+    MigrationRecord,
+    Phase,
+    Vector,
+    base_of_image,
+    identity_of_image,
+    identity_of_template,
+)
+from snapferry.vsphere.models import SourceDisk, SourceVm
+from snapferry.watch import Watch
+
+
+def prepare(migration: Migration, watch: Watch) -> MigrationRecord:
+    """Checks both ends and makes what the target needs. Repeatable: what is there is used.
+
+    Raises:
+        Refused: something has to be put right first. Nothing that this call made is left.
+        SnapferryError: an end failed; nothing that this call made is left.
+    """
+    migration.refresh()
+    record = migration.record
+    if record is not None and record.phase == Phase.MIGRATED:
+        raise Refused(
+            f"{migration.vm.name}: it was migrated already.", "Delete its template there to move it once more."
+        )
+    watch.step("checks", "privileges, networks, space")
+    networks = check(migration)
+    if record is not None and len(record.disks) == len(migration.vm.disks):
+        record.check_disks(migration.vm.disks)
+        _switch_tracking_on(migration, watch)
+        return migration.planned
+    return _make(migration, networks, watch)
+
+
+def check(migration: Migration) -> list[Network]:
+    """Everything that can be known before something is made.
+
+    Returns:
+        The target network of each NIC, in order.
+
+    Raises:
+        Refused: with the cause and the next step.
+    """
+    plan, vm = migration.plan, migration.vm
+    if missing := vsphere.missing_privileges(migration.source, vm):
+        raise vsphere.MissingPrivilege(
+            f"{vm.name}: the vCenter user lacks {', '.join(missing)}.",
+            "Give its role these privileges on the VM (README, Privileges).",
+        )
+    critical = [one for one in vsphere.concerns(vm) if one.severity == "critical"]
+    if critical:
+        raise Refused(
+            "\n".join(f"{vm.name}: {one.text}" for one in critical), " ".join(one.next_step for one in critical)
+        )
+    if not vm.change_tracking and not plan.enable_change_tracking:
+        raise Refused(
+            f"{vm.name}: change tracking is off.", "Let the plan switch it on: `enable_change_tracking: true`."
+        )
+    known = opennebula.list_networks(migration.target)
+    networks = [opennebula.map_network(known, plan.networks, nic.network) for nic in vm.nics]
+    _check_datastore(migration)
+    _check_name(migration)
+    return networks
+
+
+def _check_datastore(migration: Migration) -> None:
+    """The image datastore is one that we can write to, and has room for what isn't there yet."""
+    datastore = opennebula.find_datastore(migration.target, migration.plan.image_datastore)
+    opennebula.check_placement(datastore)
+    if migration.record is None:
+        opennebula.check_space(datastore, sum(disk.capacity_bytes for disk in migration.vm.disks))
+
+
+def _check_name(migration: Migration) -> None:
+    """No other template of ours has the name that the VM shall have."""
+    name = migration.plan.target_name or migration.vm.name
+    own = migration.record.template_id if migration.record else None
+    taken = [one for one in opennebula.list_templates(migration.target) if one.name == name and one.id != own]
+    if taken:
+        raise opennebula.NameTaken(
+            f"OpenNebula has a template named {name!r} already (ID {taken[0].id}).",
+            "Give the plan another `target_name`, or rename that template.",
+        )
+
+
+def _make(migration: Migration, networks: list[Network], watch: Watch) -> MigrationRecord:
+    """Makes template and images, or finishes what a killed run began; takes back what it made where it fails."""
+    began = migration.record is None
+    if began:
+        _make_template(migration, watch)
+    made: list[Image] = []
+    try:
+        with migration.lease(watch.stop) as lease:
+            _switch_tracking_on(migration, watch)
+            images = [_image(migration, disk, made, watch) for disk in migration.vm.disks]
+            nics = [
+                _nic(migration, nic, network, watch) for nic, network in zip(migration.vm.nics, networks, strict=True)
+            ]
+            disks = list(zip(migration.vm.disks, (image.id for image in images), strict=True))
+            lease.check()
+            attributes = opennebula.build_template(migration.vm, migration.plan, disks, nics, {})
+            opennebula.update_template(migration.target, migration.planned.template_id, attributes)
+    except Exception:
+        for image in made:
+            opennebula.delete_image(migration.target, image.id)
+        if began:
+            _take_back(migration)
+        raise
+    migration.refresh()
+    migration.set_phase(Phase.SYNCING)
+    return migration.planned
+
+
+def _take_back(migration: Migration) -> None:
+    """Removes a template that this call made, and what was switched on for it."""
+    record = migration.planned
+    opennebula.remove_addresses(migration.target, record.migration_id)
+    opennebula.delete_template(migration.target, record.template_id)
+    if record.tracking_enabled_by_us:
+        vsphere.disable_change_tracking(migration.source, vsphere.read_vm(migration.source, migration.vm.moref))
+
+
+def _make_template(migration: Migration, watch: Watch) -> None:
+    """The template comes first: it carries record and lease, and its name keeps a second run out."""
+    vm, plan = migration.vm, migration.plan
+    record = MigrationRecord(
+        migration_id=secrets.token_hex(5),
+        template_id=-1,
+        target_name=plan.target_name or vm.name,
+        phase=Phase.PLANNED,
+        vm_key=vm.key,
+        vm_moref=vm.moref,
+        vm_name=vm.name,
+    )
+    watch.step("template", record.target_name)
+    base: Mapping[str, Any] = opennebula.build_template(vm, plan, [], [], identity_of_template(record))
+    template = opennebula.create_template(migration.target, record.target_name, base)
+    migration.record = record.model_copy(update={"template_id": template.id})
+    opennebula.update_template(migration.target, template.id, identity_of_template(migration.planned))
+
+
+def _image(migration: Migration, disk: SourceDisk, made: list[Image], watch: Watch) -> Image:
+    """The disk's image: the one that the record knows, the one that a killed run made, or a new one."""
+    record, target = migration.planned, migration.target
+    for image in opennebula.list_images(target):
+        vector = Vector.of(image.attributes, "SNAPFERRY")
+        if vector and (vector.get("ID"), vector.get("DISK_UUID")) == (record.migration_id, disk.backing_uuid):
+            if vector.get("OWN_ID") == str(image.id):
+                return image
+            if not vector.get("OWN_ID"):
+                opennebula.delete_image(target, image.id)  # half-made by a killed run: nobody has used it
+    name = image_name(migration.plan, migration.vm, disk)
+    watch.step("image", f"{name}, {disk.capacity_bytes / 2**30:.1f} GiB")
+    empty = DiskRecord(
+        image_id=-1, image_name=name, disk_uuid=disk.backing_uuid, key=disk.key, label=disk.label,
+        place=disk.place, capacity_bytes=disk.capacity_bytes,
+    )  # fmt: skip
+    image = opennebula.create_image(
+        target,
+        name=name,
+        size_bytes=disk.capacity_bytes,
+        datastore_id=opennebula.find_datastore(target, migration.plan.image_datastore).id,
+        image_type="OS" if disk is migration.vm.disks[0] else "DATABLOCK",
+        dev_prefix="vd",
+        attributes=identity_of_image(record.migration_id, migration.vm, disk, None) | base_of_image(empty),
+    )
+    made.append(image)
+    opennebula.update_image(target, image.id, identity_of_image(record.migration_id, migration.vm, disk, image.id))
+    return image
+
+
+def image_name(plan: MigrationPlan, vm: SourceVm, disk: SourceDisk) -> str:
+    """Name of a disk's image: the VM's name at the target and the disk's number."""
+    number = [one.key for one in vm.disks].index(disk.key)
+    return f"{plan.target_name or vm.name}-disk-{number}"
+
+
+def _nic(migration: Migration, nic: Any, network: Network, watch: Watch) -> dict[str, str]:
+    """The NIC as the template names it; adds an address range where MAC and IP can't be kept otherwise."""
+    planned = opennebula.nic_template(network, nic, migration.plan.keep_ip)
+    for warning in planned.warnings:
+        watch.step("network", warning)
+    return opennebula.ensure_address(migration.target, planned, migration.planned.migration_id)
+
+
+def _switch_tracking_on(migration: Migration, watch: Watch) -> None:
+    if migration.vm.change_tracking:
+        return
+    watch.step("change tracking", "switching it on")
+    record = migration.planned.model_copy(update={"tracking_enabled_by_us": True})
+    opennebula.update_template(migration.target, record.template_id, identity_of_template(record))
+    migration.record = record
+    vsphere.enable_change_tracking(migration.source, migration.vm)
+    migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)

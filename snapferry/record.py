@@ -1,0 +1,395 @@
+"""What has been done: kept at the target, on the VM template and on each image, so that any worker can take over.
+
+What is true of the VM stands in the template's attributes, what is true of a disk in its image's. Each attribute is a
+vector of its own with one writer, because an update replaces whole vectors and nothing compares before it sets.
+
+| object | attribute | says |
+|---|---|---|
+| template | `SNAPFERRY` | which migration of which VM, its phase |
+| template | `SNAPFERRY_ROUND` | the snapshot of the round under way |
+| template | `SNAPFERRY_ROUNDS` | the rounds so far (compressed JSON) |
+| template | `SNAPFERRY_CUTOVER` | intents of the cutover, each written before its act |
+| template | `SNAPFERRY_LEASE` | who holds the VM (`snapferry.lease`) |
+| image | `SNAPFERRY` | which disk of which VM this image takes |
+| image | `SNAPFERRY_BASE` | how much of the disk it holds: the base |
+"""
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from snapferry import opennebula
+from snapferry.convergence import Verdict
+from snapferry.errors import Refused, TargetError
+from snapferry.opennebula.models import Image, Template
+from snapferry.plan import Frozen
+from snapferry.vsphere.models import SourceDisk, SourceVm
+
+VERSION = "1"
+KEPT_ROUNDS = 60
+
+
+class Phase(StrEnum):
+    """Where a migration stands."""
+
+    PLANNED = "planned"
+    SYNCING = "syncing"
+    WARM = "warm"
+    CUTTING_OVER = "cutting over"
+    MIGRATED = "migrated"
+    ROLLED_BACK = "rolled back"
+    ABANDONED = "abandoned"
+
+
+class BaseState(StrEnum):
+    """What an image holds of its disk."""
+
+    EMPTY = "empty"
+    """Not a byte was written since we made it: it reads as zeros."""
+    PARTIAL = "partial"
+    """A base copy began; nothing is known of any byte."""
+    WARM = "warm"
+    """The disk as of the snapshot whose id is the base, or later where a delta was being applied."""
+    DIVERGED = "diverged"
+    """Something else than the pump wrote, or may have: no id counts any more."""
+
+
+class DiskResult(Frozen):
+    """What one round did for one disk."""
+
+    key: int
+    label: str
+    extents: int
+    changed_bytes: int
+    read_bytes: int
+    zero_bytes: int
+    seconds: float
+    doubt: str = ""
+    """Why every block was copied although there was a base; empty where the delta was trusted."""
+
+
+class RoundResult(Frozen):
+    """What one round did."""
+
+    number: int
+    kind: Literal["base", "delta", "final"]
+    snapshot: str
+    """moref of its snapshot; empty for the last changes of a powered-off VM."""
+    started: datetime
+    seconds: float
+    """From before the snapshot until it was let go."""
+    copy_seconds: float
+    since_base_seconds: float
+    """From the snapshot of the round before to this one's."""
+    changed_bytes: int
+    copied_bytes: int
+    disks: tuple[DiskResult, ...]
+    verdict: Verdict | None = None
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Rate of the copy, over all disks."""
+        return self.copied_bytes / self.copy_seconds if self.copy_seconds else 0.0
+
+
+class DiskRecord(Frozen):
+    """One disk's image and its base."""
+
+    image_id: int
+    image_name: str
+    disk_uuid: str
+    """`backing.uuid` of the source's disk."""
+    key: int
+    label: str
+    place: str
+    capacity_bytes: int
+    state: BaseState = BaseState.EMPTY
+    change_id: str | None = None
+    snapshot: str = ""
+    round: int = 0
+
+
+class CutoverRecord(Frozen):
+    """How far a cutover went; intents are written before their acts."""
+
+    intent: str
+    started: datetime
+    approved_by: str = ""
+    was_on: bool = True
+    """Whether the source ran when the cutover began."""
+    nics: dict[int, bool] = {}
+    """`connect at power on` of the source's NICs before we changed it, by key."""
+    machine_id: int | None = None
+    downtime_seconds: float | None = None
+    parts: dict[str, float] = {}
+
+
+class MigrationRecord(Frozen):
+    """What is true of one VM's move."""
+
+    migration_id: str
+    template_id: int
+    target_name: str
+    phase: Phase
+    vm_key: str
+    vm_moref: str
+    vm_name: str
+    tracking_enabled_by_us: bool = False
+    round_number: int = 0
+    """The round under way, or the last one."""
+    round_snapshot: str = ""
+    """moref of the snapshot of the round under way; empty where there is none."""
+    rounds: tuple[RoundResult, ...] = ()
+    disks: tuple[DiskRecord, ...] = ()
+    cutover: CutoverRecord | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the migration is still under way."""
+        return self.phase not in (Phase.MIGRATED, Phase.ABANDONED)
+
+    def disk(self, disk: SourceDisk) -> DiskRecord:
+        """The record of a source disk.
+
+        Raises:
+            Refused: the VM has a disk that the record doesn't know.
+        """
+        for one in self.disks:
+            if one.disk_uuid == disk.backing_uuid:
+                return one
+        raise Refused(f"{self.vm_name}: {disk.label} isn't part of the migration.", DISK_SET_CHANGED)
+
+    def check_disks(self, disks: tuple[SourceDisk, ...]) -> None:
+        """Compares the VM's disks with the record.
+
+        Raises:
+            Refused: a disk was added, removed, swapped, moved or resized.
+        """
+        was = {(one.disk_uuid, one.key, one.place, one.capacity_bytes): one.label for one in self.disks}
+        now = {(one.backing_uuid, one.key, one.place, one.capacity_bytes): one.label for one in disks}
+        if set(was) == set(now):
+            return
+        gone = [f"{was[one]} ({one[3]} bytes at {one[2]})" for one in was if one not in now]
+        new = [f"{now[one]} ({one[3]} bytes at {one[2]})" for one in now if one not in was]
+        raise Refused(
+            f"{self.vm_name}: the disks changed since the migration began"
+            f" (gone: {', '.join(gone) or 'none'}; new: {', '.join(new) or 'none'}).",
+            DISK_SET_CHANGED,
+        )
+
+
+DISK_SET_CHANGED = "Run `snapferry abandon`, then start again: the base copies have to be made for these disks."
+
+_ROUNDS = TypeAdapter(tuple[RoundResult, ...])
+
+
+class Vector:
+    """One of our vectors in an object's attributes: text values, anything odd in base64."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], name: str) -> Self | None:
+        """The vector of that name, None where there is none."""
+        found = attributes.get(name)
+        return cls({key.upper(): value or "" for key, value in found.items()}) if isinstance(found, Mapping) else None
+
+    def get(self, name: str, default: str = "") -> str:
+        """A plain value."""
+        return self._values.get(name, default)
+
+    def number(self, name: str) -> int | None:
+        """A whole number, None where there is none."""
+        text = self.get(name)
+        return int(text) if text else None
+
+    def packed(self, name: str) -> Any:
+        """A value that `pack` made; None where there is none."""
+        text = self.get(name)
+        return json.loads(zlib.decompress(base64.b64decode(text, validate=True))) if text else None
+
+
+def pack(value: Any) -> str:
+    """Any JSON value as text that survives every quoting: base64 of compressed JSON."""
+    return base64.b64encode(zlib.compress(json.dumps(value).encode(), 9)).decode()
+
+
+def identity_of_template(record: MigrationRecord) -> dict[str, dict[str, str]]:
+    """The template's attribute that says which migration this is, and its phase."""
+    return {
+        "SNAPFERRY": {
+            "VERSION": VERSION,
+            "ID": record.migration_id,
+            "OWN_ID": str(record.template_id) if record.template_id >= 0 else "",
+            "PHASE": record.phase.value,
+            "VM_KEY": record.vm_key,
+            "VM_MOREF": record.vm_moref,
+            "VM_NAME": pack(record.vm_name),
+            "TRACKING": "ours" if record.tracking_enabled_by_us else "",
+        }
+    }
+
+
+def identity_of_image(migration_id: str, vm: SourceVm, disk: SourceDisk, image_id: int | None) -> dict[str, Any]:
+    """The image's attribute that says which disk it takes."""
+    return {
+        "SNAPFERRY": {
+            "VERSION": VERSION,
+            "ID": migration_id,
+            "OWN_ID": "" if image_id is None else str(image_id),
+            "VM_KEY": vm.key,
+            "DISK_UUID": disk.backing_uuid,
+            "DISK_KEY": str(disk.key),
+            "LABEL": pack(disk.label),
+            "PLACE": disk.place,
+            "CAPACITY": str(disk.capacity_bytes),
+        }
+    }
+
+
+def base_of_image(disk: DiskRecord) -> dict[str, dict[str, str]]:
+    """The image's attribute that says what it holds."""
+    return {
+        "SNAPFERRY_BASE": {
+            "STATE": disk.state.value,
+            "CHANGE_ID": disk.change_id or "",
+            "SNAPSHOT": disk.snapshot,
+            "ROUND": str(disk.round),
+            "AT": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    }
+
+
+def round_of_template(number: int, snapshot: str) -> dict[str, dict[str, str]]:
+    """The template's attribute that names the round under way and its snapshot."""
+    return {"SNAPFERRY_ROUND": {"NUMBER": str(number), "SNAPSHOT": snapshot}}
+
+
+def rounds_of_template(rounds: tuple[RoundResult, ...]) -> dict[str, dict[str, str]]:
+    """The template's attribute with the last rounds; the base stays, since its rate is worth most."""
+    kept = rounds if len(rounds) <= KEPT_ROUNDS else (rounds[0], *rounds[1 - KEPT_ROUNDS :])
+    return {"SNAPFERRY_ROUNDS": {"HISTORY": pack(_ROUNDS.dump_python(kept, mode="json"))}}
+
+
+def cutover_of_template(cutover: CutoverRecord) -> dict[str, dict[str, str]]:
+    """The template's attribute with the cutover's intents."""
+    return {"SNAPFERRY_CUTOVER": {"INTENT": cutover.intent, "DETAILS": pack(cutover.model_dump(mode="json"))}}
+
+
+def read_disk(image: Image) -> DiskRecord | None:
+    """The record that an image carries; None where it carries none of ours, or another image's (a clone).
+
+    Raises:
+        TargetError: the record is there and can't be read.
+    """
+    mine = Vector.of(image.attributes, "SNAPFERRY")
+    if mine is None or mine.get("OWN_ID", str(image.id)) not in ("", str(image.id)):
+        return None
+    base = Vector.of(image.attributes, "SNAPFERRY_BASE") or Vector({})
+    try:
+        return DiskRecord(
+            image_id=image.id,
+            image_name=image.name,
+            disk_uuid=mine.get("DISK_UUID"),
+            key=int(mine.get("DISK_KEY")),
+            label=mine.packed("LABEL"),
+            place=mine.get("PLACE"),
+            capacity_bytes=int(mine.get("CAPACITY")),
+            state=BaseState(base.get("STATE") or BaseState.PARTIAL),
+            change_id=base.get("CHANGE_ID") or None,
+            snapshot=base.get("SNAPSHOT"),
+            round=base.number("ROUND") or 0,
+        )
+    except (ValueError, ValidationError, zlib.error) as error:
+        raise _unreadable(f"image {image.id} ({image.name})") from error
+
+
+def read_template_record(template: Template, images: list[Image]) -> MigrationRecord | None:
+    """The record that a template carries, with those of its images; None where it isn't ours, or is a clone.
+
+    Raises:
+        TargetError: the record is there and can't be read.
+    """
+    mine = Vector.of(template.attributes, "SNAPFERRY")
+    if mine is None or mine.get("OWN_ID", str(template.id)) not in ("", str(template.id)):
+        return None
+    under_way = Vector.of(template.attributes, "SNAPFERRY_ROUND") or Vector({})
+    history = Vector.of(template.attributes, "SNAPFERRY_ROUNDS") or Vector({})
+    cutover = Vector.of(template.attributes, "SNAPFERRY_CUTOVER")
+    ours = [image for image in images if _migration_of(image.attributes) == mine.get("ID")]
+    try:
+        return MigrationRecord(
+            migration_id=mine.get("ID"),
+            template_id=template.id,
+            target_name=template.name,
+            phase=Phase(mine.get("PHASE")),
+            vm_key=mine.get("VM_KEY"),
+            vm_moref=mine.get("VM_MOREF"),
+            vm_name=mine.packed("VM_NAME"),
+            tracking_enabled_by_us=mine.get("TRACKING") == "ours",
+            round_number=under_way.number("NUMBER") or 0,
+            round_snapshot=under_way.get("SNAPSHOT"),
+            rounds=_ROUNDS.validate_python(history.packed("HISTORY") or ()),
+            disks=tuple(disk for image in ours if (disk := read_disk(image))),
+            cutover=CutoverRecord.model_validate(cutover.packed("DETAILS")) if cutover else None,
+        )
+    except (ValueError, ValidationError, zlib.error) as error:
+        raise _unreadable(f"template {template.id} ({template.name})") from error
+
+
+def find_records(client: opennebula.Client, vm_key: str | None = None) -> list[MigrationRecord]:
+    """Every record at the target, or one VM's, the newest last.
+
+    Raises:
+        TargetError: a record is there and can't be read; a missing or unreadable record never means a fresh VM.
+    """
+    templates = [one for one in opennebula.list_templates(client) if "SNAPFERRY" in one.attributes]
+    if vm_key is not None:
+        templates = [one for one in templates if _value(one.attributes, "VM_KEY") == vm_key]
+    if not templates:
+        return []
+    images = opennebula.list_images(client)
+    found = [read_template_record(one, images) for one in sorted(templates, key=lambda one: one.id)]
+    return [one for one in found if one is not None]
+
+
+def find_record(client: opennebula.Client, vm: SourceVm) -> MigrationRecord | None:
+    """The record of this VM's move: the one under way, else the last one that ended in a migration.
+
+    Raises:
+        Refused: there are two under way.
+        TargetError: a record can't be read.
+    """
+    records = [one for one in find_records(client, vm.key) if one.phase != Phase.ABANDONED]
+    under_way = [one for one in records if one.open]
+    if len(under_way) > 1:
+        ids = " and ".join(str(one.template_id) for one in under_way)
+        raise Refused(
+            f"{vm.name}: the templates {ids} both carry a migration of this VM that is under way.",
+            "Find out which one is right (`onetemplate show`), and delete the other with its images.",
+        )
+    return (under_way or records or [None])[-1]
+
+
+def _value(attributes: Mapping[str, Any], name: str) -> str:
+    vector = Vector.of(attributes, "SNAPFERRY")
+    return vector.get(name) if vector else ""
+
+
+def _migration_of(attributes: Mapping[str, Any]) -> str:
+    return _value(attributes, "ID")
+
+
+def _unreadable(what: str) -> TargetError:
+    return TargetError(
+        f"The record on {what} can't be read.",
+        "Somebody may have edited its SNAPFERRY attributes. Restore them, or abandon the migration by hand: delete the"
+        " template, its images and the snapshots named snapferry-… of the VM.",
+    )

@@ -1,0 +1,331 @@
+"""One round, for all disks of a VM: snapshot, copy what changed, flush, commit the ids, let the snapshot go."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from snapferry import opennebula, vsphere
+from snapferry.convergence import judge
+from snapferry.errors import Refused, SourceError
+from snapferry.lease import Lease
+from snapferry.migration import Migration, foreign_snapshots
+from snapferry.opennebula.placement import image_path
+from snapferry.readers import NfcReader
+from snapferry.record import (
+    BaseState,
+    DiskRecord,
+    DiskResult,
+    Phase,
+    RoundResult,
+    base_of_image,
+    round_of_template,
+    rounds_of_template,
+)
+from snapferry.transfer import Extents, FileJournal, RateLimiter, pump
+from snapferry.vsphere.models import PowerState, Snapshot, SourceDisk
+from snapferry.watch import Watch
+from snapferry.writers import RawFileWriter
+
+
+def state_folder() -> Path:
+    """Where journals lie: they only save time. `SNAPFERRY_STATE`, else the user's state folder."""
+    named = os.environ.get("SNAPFERRY_STATE")
+    base = os.environ.get("XDG_STATE_HOME")
+    return Path(named) if named else (Path(base) if base else Path.home() / ".local/state") / "snapferry"
+
+
+class Point(NamedTuple):
+    """The point in time that is copied: a snapshot, or the VM itself where it is off.
+
+    Attributes:
+        snapshot: moref; empty for the powered-off VM.
+        disks: each disk with its change id and the file to read.
+    """
+
+    snapshot: str
+    disks: tuple[SourceDisk, ...]
+
+
+class Work(NamedTuple):
+    """What one disk needs in this round."""
+
+    disk: SourceDisk
+    record: DiskRecord
+    extents: Extents
+    zeros: Extents
+    """Extents that the base leaves out, and that have to be made to read as zeros."""
+    doubt: str
+
+
+def run_round(migration: Migration, watch: Watch) -> RoundResult:
+    """Copies what changed since the last round, or everything the first time, of all disks of the VM.
+
+    Repeatable: a snapshot of a round that was killed is adopted and its journal used; an id becomes a base only when
+    its data is on stable storage.
+
+    Returns:
+        What was done, with a verdict over the rounds of this run.
+
+    Raises:
+        Refused: the VM isn't as the record says, or somebody's snapshot is there.
+        SnapferryError: the round failed; the old base holds, the snapshot is gone.
+    """
+    migration.refresh()
+    with migration.lease(watch.stop) as lease:
+        started, began = datetime.now(UTC), time.monotonic()
+        snapshot = open_snapshot(migration, watch)
+        try:
+            point = Point(snapshot.moref, snapshot.disks)
+            works = find_work(migration, point, watch)
+            kind = "delta" if all(one.record.state == BaseState.WARM for one in works) else "base"
+            copying = time.monotonic()
+            results = copy_disks(migration, point, works, lease, watch, commit=True)
+            copied = time.monotonic()
+        finally:
+            watch.step("snapshot", f"letting {snapshot.name} go")
+            vsphere.remove_snapshot(migration.source, migration.vm, snapshot.moref)
+        result = RoundResult(
+            number=migration.planned.round_number,
+            kind="delta" if kind == "delta" else "base",
+            snapshot=snapshot.moref,
+            started=started,
+            seconds=time.monotonic() - began,
+            copy_seconds=copied - copying,
+            since_base_seconds=_since_last(migration, started),
+            changed_bytes=sum(one.changed_bytes for one in results),
+            copied_bytes=sum(one.read_bytes for one in results),
+            disks=tuple(results),
+        )
+        return _keep(migration, result, lease)
+
+
+def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
+    """The snapshot of this round: the one of a killed attempt where it is still there, else a new one."""
+    record, vm = migration.planned, migration.vm
+    record.check_disks(vm.disks)
+    if foreign := foreign_snapshots(vm):
+        raise Refused(
+            f"{vm.name}: it has a snapshot that isn't ours ({', '.join(foreign)}).",
+            "Wait until the backup that made it is done, or remove it; then run again.",
+        )
+    known = {one.moref: one for one in vsphere.our_snapshots(vm, record.migration_id)}
+    for moref in known:
+        if moref != record.round_snapshot:
+            watch.step("snapshot", f"removing {known[moref].name}, left by a run that ended early")
+            vsphere.remove_snapshot(migration.source, vm, moref)
+    if record.round_snapshot in known:
+        watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
+        return vsphere.read_snapshot(migration.source, record.round_snapshot)
+    number = record.round_number + 1
+    name = vsphere.snapshot_name(record.migration_id, number)
+    watch.step("snapshot", f"taking {name}")
+    opennebula.update_template(migration.target, record.template_id, round_of_template(number, ""))
+    snapshot = vsphere.create_snapshot(
+        migration.source, vm, name, f"Snapferry round {number}; removed when it is copied."
+    )
+    opennebula.update_template(migration.target, record.template_id, round_of_template(number, snapshot.moref))
+    migration.record = record.model_copy(update={"round_number": number, "round_snapshot": snapshot.moref})
+    return snapshot
+
+
+def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
+    """What each disk needs: its delta, or everything and why."""
+    watch.step("changes", "asking which blocks changed")
+    works = []
+    for disk in point.disks:
+        record = migration.planned.disk(disk)
+        doubt = _doubt(record, disk)
+        changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
+        trusted = record.state == BaseState.WARM and not doubt
+        extents = changes.since(record.change_id if trusted else None)
+        pristine = trusted or record.state == BaseState.EMPTY
+        zeros = Extents.empty() if pristine else extents.complement(disk.capacity_bytes)
+        works.append(Work(disk, record, extents, zeros, doubt))
+    return works
+
+
+def _doubt(record: DiskRecord, disk: SourceDisk) -> str:
+    """Why the base isn't trusted; empty where it is, or where there is none yet."""
+    if record.state == BaseState.DIVERGED:
+        return "the image was written to by something else than the copy"
+    if record.state != BaseState.WARM:
+        return ""
+    if record.change_id is None or disk.change_id is None:
+        return "change tracking is off for this disk"
+    return vsphere.trusted_base(record.change_id, disk.change_id) or ""
+
+
+def copy_disks(
+    migration: Migration, point: Point, works: list[Work], lease: Lease, watch: Watch, *, commit: bool
+) -> list[DiskResult]:
+    """Copies all disks side by side; commits each disk's id behind the flush of its data.
+
+    Raises:
+        SnapferryError: the first disk's error; disks that were done are committed all the same.
+    """
+    limit = migration.plan.rate_limit_bytes
+    limiter = RateLimiter(limit) if limit else None
+    watch.step("copying", f"{sum(one.extents.total_bytes for one in works) / 1e6:.1f} MB of {len(works)} disks")
+
+    def one_disk(work: Work) -> DiskResult:
+        path = _open_image(migration, work, lease)
+        result = _copy_disk(migration, point, work, path, limiter, watch)
+        if commit:
+            _commit(migration, point, work, lease)
+        return result
+
+    with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
+        futures = [pool.submit(one_disk, work) for work in works]
+        for future in futures:
+            if future.exception():
+                break  # the others are on their way and end by themselves
+        return [future.result() for future in futures]
+
+
+def _open_image(migration: Migration, work: Work, lease: Lease) -> Path:
+    """Proves where the image lies, and says in its record that bytes may be written from now on."""
+    image = opennebula.read_image(migration.target, work.record.image_id)
+    datastore = opennebula.find_datastore(migration.target, image.datastore_id)
+    path = image_path(migration.target, image, datastore)
+    if work.record.state in (BaseState.EMPTY, BaseState.DIVERGED) or work.doubt:
+        lease.check()
+        partial = work.record.model_copy(update={"state": BaseState.PARTIAL, "change_id": None})
+        opennebula.update_image(migration.target, image.id, base_of_image(partial))
+    return path
+
+
+def _copy_disk(
+    migration: Migration, point: Point, work: Work, path: Path, limiter: RateLimiter | None, watch: Watch
+) -> DiskResult:
+    disk, started = work.disk, time.monotonic()
+
+    def ticket() -> vsphere.NfcTicket:
+        return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
+
+    meter = watch.disk(disk.key, disk.label, work.extents.total_bytes)
+    writer = RawFileWriter(path, disk.capacity_bytes)
+    try:
+        for start, length in work.zeros:
+            writer.zero(start, length)
+        reader = NfcReader(
+            ticket, disk.file_name, disk.capacity_bytes, connections=migration.plan.connections,
+        )  # fmt: skip
+        try:
+            copied = pump(
+                reader, writer, work.extents, stop=watch.stop, limiter=limiter, progress=meter,
+                journal=_journal(migration, point, work, path),
+            )  # fmt: skip
+        finally:
+            reader.close()
+    finally:
+        writer.close()
+    return DiskResult(
+        key=disk.key,
+        label=disk.label,
+        extents=len(work.extents),
+        changed_bytes=work.extents.total_bytes,
+        read_bytes=copied.read_bytes,
+        zero_bytes=copied.zero_bytes,
+        seconds=time.monotonic() - started,
+        doubt=work.doubt,
+    )
+
+
+def _journal(migration: Migration, point: Point, work: Work, path: Path) -> FileJournal:
+    """This disk's journal of this round: void where anything that it is bound to differs."""
+    file = path.stat()
+    identity = {
+        "migration": migration.planned.migration_id,
+        "disk": work.disk.backing_uuid,
+        "snapshot": point.snapshot,
+        "base": work.record.change_id or "",
+        "change_id": work.disk.change_id or "",
+        "image": str(work.record.image_id),
+        "file": f"{file.st_dev}:{file.st_ino}",
+    }
+    name = f"{migration.planned.migration_id}-{work.record.image_id}.journal"
+    return FileJournal(state_folder() / "journals" / name, identity)
+
+
+def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> None:
+    """Makes the snapshot's id the disk's base; the pump has flushed."""
+    lease.check()
+    update = {
+        "state": BaseState.WARM,
+        "change_id": work.disk.change_id,
+        "snapshot": point.snapshot,
+        "round": migration.planned.round_number,
+    }
+    opennebula.update_image(
+        migration.target, work.record.image_id, base_of_image(work.record.model_copy(update=update))
+    )
+
+
+def _since_last(migration: Migration, started: datetime) -> float:
+    """Seconds between the last round's snapshot and this one's; 0 for the first."""
+    rounds = migration.planned.rounds
+    return (started - rounds[-1].started).total_seconds() if rounds else 0.0
+
+
+def _keep(migration: Migration, result: RoundResult, lease: Lease) -> RoundResult:
+    """Judges the round, and writes it into the record's history."""
+    migration.rounds_of_this_run.append(result)
+    judged = result.model_copy(update={"verdict": judge(migration.rounds_of_this_run, migration.plan)})
+    migration.rounds_of_this_run[-1] = judged
+    lease.check()
+    record = migration.planned
+    rounds = (*record.rounds, judged)
+    opennebula.update_template(
+        migration.target,
+        record.template_id,
+        rounds_of_template(rounds) | round_of_template(record.round_number, ""),
+    )
+    migration.set_phase(Phase.WARM)
+    migration.refresh()
+    return judged
+
+
+def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> RoundResult:
+    """Copies what changed between the last round and the power-off. Commits no id: no snapshot stands behind it.
+
+    Raises:
+        SourceError: the VM isn't off, or was powered on meanwhile.
+        SnapferryError: the copy failed; the old base holds.
+    """
+    started, began = datetime.now(UTC), time.monotonic()
+    since = vsphere.server_time(migration.source)
+    _check_off(migration)
+    migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
+    migration.planned.check_disks(migration.vm.disks)
+    point = Point("", migration.vm.disks)
+    works = find_work(migration, point, watch)
+    copying = time.monotonic()
+    results = copy_disks(migration, point, works, lease, watch, commit=False)
+    copied = time.monotonic()
+    _check_off(migration)
+    if events := vsphere.power_events_since(migration.source, migration.vm.moref, since):
+        raise SourceError(
+            f"{migration.vm.name}: it was started or moved during the last copy ({', '.join(events)}).",
+            "Find out who did it (vCenter's events), then cut over again.",
+        )
+    return RoundResult(
+        number=migration.planned.round_number + 1,
+        kind="final",
+        snapshot="",
+        started=started,
+        seconds=time.monotonic() - began,
+        copy_seconds=copied - copying,
+        since_base_seconds=_since_last(migration, started),
+        changed_bytes=sum(one.changed_bytes for one in results),
+        copied_bytes=sum(one.read_bytes for one in results),
+        disks=tuple(results),
+    )
+
+
+def _check_off(migration: Migration) -> None:
+    state = vsphere.power_state(migration.source, migration.vm.moref)
+    if state != PowerState.OFF:
+        raise SourceError(f"{migration.vm.name}: it is {state.value} and has to be off now.", "Cut over again.")
