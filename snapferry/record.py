@@ -375,7 +375,8 @@ def find_record(client: opennebula.Client, vm: SourceVm) -> MigrationRecord | No
             f"{vm.name}: the templates {ids} both carry a migration of this VM that is under way.",
             "Find out which one is right (`onetemplate show`), and delete the other with its images.",
         )
-    return (under_way or records or [None])[-1]
+    found = under_way or records
+    return found[-1] if found else None
 
 
 def _value(attributes: Mapping[str, Any], name: str) -> str:

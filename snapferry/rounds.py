@@ -206,7 +206,7 @@ def _copy_disk(
         return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
 
     meter = watch.disk(disk.key, disk.label, work.extents.total_bytes)
-    writer = RawFileWriter(path, disk.capacity_bytes)
+    writer = RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)
     try:
         for start, length in work.zeros:
             writer.zero(start, length)

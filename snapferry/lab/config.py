@@ -1,9 +1,12 @@
 """What a lab holds: `lab.yaml` as a model. Every size may be written as text (`2 GiB`)."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field
+import yaml
+from pydantic import Field, ValidationError, model_validator
 
+from snapferry.errors import PlanError
 from snapferry.plan import Bytes, Frozen, Seconds
 
 DatastoreKind = Literal["vmfs6"]
@@ -124,6 +127,21 @@ class LabVCenter(Frozen):
 
     model_config = Frozen.model_config | {"populate_by_name": True}
 
+    @model_validator(mode="after")
+    def _all_known(self) -> Self:
+        datastores = {one.name for one in self.datastores}
+        for vm in self.vms:
+            for kind, names, known in (
+                ("host", {vm.host} - {None}, set(self.hosts)),
+                ("datastore", {vm.datastore} - {None}, datastores),
+                ("network", {nic.network for nic in vm.nics}, set(self.networks)),
+            ):
+                if names - known:
+                    raise ValueError(f"{vm.name}: there is no {kind} {', '.join(map(str, names - known))}")
+        if len({(vm.folder, vm.name) for vm in self.vms}) < len(self.vms):
+            raise ValueError("two VMs of one folder have the same name")
+        return self
+
 
 class LabNetwork(Frozen):
     """An OpenNebula network with one IPv4 range."""
@@ -153,6 +171,10 @@ class LabOpenNebula(Frozen):
     hosts: tuple[str, ...] = ("kvm1",)
     owner: str | None = None
     """The user of this machine who owns the datastores' files; whoever starts the lab by default."""
+    image_delay: tuple[float, float] = (0.3, 1.0)
+    """Seconds, from and to, until a new image is READY."""
+    step_delay: tuple[float, float] = (0.1, 0.4)
+    """Seconds, from and to, of each step in a VM's life (PROLOG, BOOT, shutdown, …)."""
 
 
 class LabConfig(Frozen):
@@ -161,6 +183,19 @@ class LabConfig(Frozen):
     seed: int = 1
     vcenter: LabVCenter = LabVCenter()
     opennebula: LabOpenNebula = LabOpenNebula()
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Reads a `lab.yaml`. Raises PlanError with file and field."""
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+        except OSError as error:
+            raise PlanError(f"{path}: can't be read: {error}.", "Give the path of a lab.yaml.") from error
+        except yaml.YAMLError as error:
+            raise PlanError(f"{path}: it isn't YAML: {error}.", "Mend it.") from error
+        except ValidationError as error:
+            mistakes = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}." for one in error.errors()]
+            raise PlanError("\n".join(mistakes), "See snapferry/lab/config.py for the fields.") from error
 
 
 class Endpoints(Frozen):

@@ -1,6 +1,7 @@
 """What Snapferry knows of the target: plain frozen values, with no client behind them."""
 
 from enum import IntEnum
+from ipaddress import ip_address
 
 from snapferry.plan import Frozen
 
@@ -72,6 +73,15 @@ class Datastore(Frozen):
     attributes: dict[str, str | dict[str, str]]
 
 
+class Lease(Frozen):
+    """An address that is taken."""
+
+    ip: str | None
+    mac: str
+    vm: int
+    """The VM that has it; -1 where the address is only held back."""
+
+
 class AddressRange(Frozen):
     """A range of a network."""
 
@@ -83,14 +93,31 @@ class AddressRange(Frozen):
     size: int
     leased_ips: tuple[str, ...] = ()
     leased_macs: tuple[str, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    """Filled where the network was read by itself."""
+    attributes: dict[str, str] = {}
+    """All of the AR vector, ours too."""
 
     def holds_ip(self, ip: str) -> bool:
-        from ipaddress import ip_address
+        """Whether the address lies in this range."""
+        return self.index_of_ip(ip) is not None
 
+    def index_of_ip(self, ip: str) -> int | None:
+        """Which address of the range it is, from 0; None outside."""
         if not self.first_ip:
-            return False
+            return None
         first, wanted = ip_address(self.first_ip), ip_address(ip)
-        return first.version == wanted.version and 0 <= int(wanted) - int(first) < self.size
+        index = int(wanted) - int(first)
+        return index if first.version == wanted.version and 0 <= index < self.size else None
+
+    def index_of_mac(self, mac: str) -> int | None:
+        """Which MAC of the range it is, from 0; None outside."""
+        index = _mac_number(mac) - _mac_number(self.first_mac)
+        return index if 0 <= index < self.size else None
+
+
+def _mac_number(mac: str) -> int:
+    return int(mac.replace(":", "") or "0", 16)
 
 
 class Network(Frozen):
@@ -127,3 +154,5 @@ class Machine(Frozen):
     nics: tuple[dict[str, str], ...]
     attributes: dict[str, str | dict[str, str] | list[dict[str, str]]]
     """USER_TEMPLATE."""
+    host: str = ""
+    """Where it runs, or ran last."""

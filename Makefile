@@ -1,0 +1,57 @@
+# Snapferry from a checkout. Each target installs what it misses first: it says what, and asks unless root or YES=1.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+SEED ?= 1
+
+.PHONY: help install demo demo-stop test check lint types unit docs-images clean
+
+help:
+	@echo "make demo          migrates a running VM between two simulated clouds; SEED=n varies it, KEEP=1 leaves all up"
+	@echo "make demo-stop     ends what KEEP=1 left"
+	@echo "make check         lint, types, unit tests"
+	@echo "make test          every test"
+	@echo "make docs-images   the README's screenshots"
+	@echo "make clean         removes what the other targets made, .venv included"
+
+install:
+	@.ci/install
+
+demo:
+	@.ci/install qemu-utils
+	@$(BIN)/snapferry demo --seed $(SEED) $(if $(filter-out 0,$(KEEP)),--keep)
+
+demo-stop:
+	@if [ -x $(BIN)/snapferry ]; then $(BIN)/snapferry demo --stop; fi
+
+test:
+	@.ci/install qemu-utils chromium
+	@$(BIN)/pytest
+
+# Lint and types use one core, the unit tests the other.
+check:
+	@.ci/install qemu-utils
+	@$(MAKE) -j2 --output-sync=target lint types unit
+
+lint:
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+# mypy doesn't follow an editable package-dir mapping: it sees the layout that pip installs, made of links.
+types:
+	@rm -rf build/types && mkdir -p build/types/snapferry
+	@ln -s ../../../snapferry/* $(foreach room,blocks cli deployments flows,../../../$(room)) build/types/snapferry/
+	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
+
+unit:
+	@$(BIN)/pytest -q -m "not slow"
+
+docs-images:
+	@.ci/install qemu-utils chromium
+	@$(BIN)/python docs/take_images.py
+
+clean: demo-stop
+	@rm -rf .venv .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

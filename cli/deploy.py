@@ -1,0 +1,35 @@
+"""`snapferry deploy`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snapferry.cli.output import Json, show, show_json, table
+from snapferry.errors import PlanError
+
+_Plans = Annotated[list[Path] | None, typer.Argument(metavar="[PLAN]...", help="Plans; plans/*.yaml by default.")]
+
+
+def command(
+    plans: _Plans = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove the deployments of all other plans.")] = False,
+    json: Json = False,
+) -> None:
+    """Makes, per plan, the deployments presync-VM (nightly) and migrate-VM.
+
+    Repeatable; run it again after a plan has changed.
+
+    [bold]Example:[/] snapferry deploy plans/web01.yaml
+    """
+    from snapferry.deployments import deploy
+    from snapferry.plan import MigrationPlan
+
+    files = plans or sorted(Path("plans").glob("*.yaml"))
+    if not files and not prune:
+        raise PlanError("There is no plan in plans/.", "Name one, or write one: snapferry plan VM -o plans/VM.yaml")
+    done = deploy([MigrationPlan.load(one) for one in files], prune)
+    if json:
+        show_json([*done])
+    else:
+        show(table("deployment", "was", rows=[(one.name, one.action) for one in done]))

@@ -1,0 +1,42 @@
+"""The cutover: stop the VM at vCenter, copy the last changes, start it at OpenNebula."""
+
+from prefect import flow
+
+from snapferry.cutover import Approval, CutoverResult, check_approval
+from snapferry.flows.gate import pass_gate
+from snapferry.flows.tasks import cut_over_now, prepare_target, publish_report
+from snapferry.flows.warm import check_begun, cutting_over, warm_up
+from snapferry.flows.work import opened, run_name
+from snapferry.plan import MigrationPlan
+
+
+@flow(name="cutover-vm", flow_run_name=run_name)
+def cutover_vm(plan: MigrationPlan) -> CutoverResult:
+    """Cuts over a VM that has been copied before: it asks at the gate, as `migrate-vm` does.
+
+    If a step fails before the VM runs at the target, the source is put back in service.
+    """
+    approval = None
+    with opened(plan) as (migration, watch):
+        if not cutting_over(migration):
+            check_begun(migration)
+            prepare_target(migration, watch)
+            warm_up(migration, watch)
+            approval = pass_gate(migration)
+    return cut_over(plan, approval)
+
+
+@flow(name="cut-over", flow_run_name="cut over {plan.slug}")
+def cut_over(plan: MigrationPlan, approval: Approval | None) -> CutoverResult:
+    """The cutover itself, which the flows call once the gate has been passed. It trusts nothing but the record.
+
+    Args:
+        plan: the VM's plan.
+        approval: the answer at the gate; None where the plan has none, or where an approved cutover was interrupted.
+    """
+    with opened(plan) as (migration, watch):
+        if approval:
+            check_approval(migration, approval)
+        result = cut_over_now(migration, watch, approval.by if approval else "the plan, which has no gate")
+        publish_report(migration)
+        return result

@@ -1,0 +1,51 @@
+"""Rounds until the VM is warm, and whether it is warm enough to go on."""
+
+from datetime import UTC, datetime
+
+from prefect.logging import get_run_logger
+
+from snapferry.errors import Refused
+from snapferry.flows.tasks import run_round
+from snapferry.migration import Migration
+from snapferry.plan import OnNoConvergence
+from snapferry.record import MigrationRecord, Phase, RoundResult
+from snapferry.watch import Watch
+
+FRESH_SECONDS = 60
+"""A round that ended so long ago needs no other one; an older one does, so that little is left for the downtime."""
+
+
+def warm_up(migration: Migration, watch: Watch) -> RoundResult:
+    """Rounds until another one doesn't pay; none where the last one has just said so."""
+    result = _fresh(migration.planned)
+    while result is None or result.verdict is None or result.verdict.decision == "another":
+        result = run_round(migration, watch)
+        if result.verdict:
+            get_run_logger().info("round %d: %s", result.number, result.verdict.reason)
+    return result
+
+
+def check_begun(migration: Migration) -> None:
+    """Raises Refused where nothing has been copied yet: a base copy takes hours, and nobody asked for one."""
+    if not migration.planned.rounds:
+        raise Refused(f"{migration.vm.name}: no round has been copied yet.", "Run its presync or migrate deployment.")
+
+
+def holds(migration: Migration, result: RoundResult) -> bool:
+    """Whether the plan wants the VM kept warm, because the rounds didn't converge, rather than the gate asked."""
+    converged = result.verdict is not None and result.verdict.decision == "converged"
+    return not converged and migration.plan.on_no_convergence == OnNoConvergence.HOLD
+
+
+def cutting_over(migration: Migration) -> bool:
+    """Whether an approved cutover was begun and neither ended nor rolled back: then it has to be brought to an end."""
+    return migration.record is not None and migration.record.phase == Phase.CUTTING_OVER
+
+
+def _fresh(record: MigrationRecord) -> RoundResult | None:
+    """The last round, where it is so young that the VM can't have changed much since."""
+    if record.phase != Phase.WARM or not record.rounds:
+        return None
+    last = record.rounds[-1]
+    age = (datetime.now(UTC) - last.started).total_seconds() - last.seconds
+    return last if age < FRESH_SECONDS else None

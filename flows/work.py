@@ -1,0 +1,50 @@
+"""What every flow opens and ends alike: both sessions, the migration, the stop event, what is told meanwhile."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import cast
+
+from prefect.logging import get_run_logger
+from prefect.logging.loggers import PrefectLogAdapter
+from prefect.runtime import flow_run
+
+from snapferry.blocks import find_opennebula, find_vcenter
+from snapferry.flows.progress import ProgressBoard
+from snapferry.migration import Migration
+from snapferry.plan import MigrationPlan
+from snapferry.watch import Watch
+
+STEPS = "steps"
+"""Name of the logger below Prefect's own that tells the engine's steps; `follow` shows just these."""
+
+
+@contextmanager
+def opened(plan: MigrationPlan) -> Iterator[tuple[Migration, Watch]]:
+    """Opens what the plan's block names stand for, and a watch that tells the Prefect UI.
+
+    Whatever ends the flow (an error, a cancellation, a suspension) sets the watch's stop event, which ends the copies.
+
+    Raises:
+        SnapferryError: an end can't be reached, or the VM isn't there.
+    """
+    logger = cast(PrefectLogAdapter, get_run_logger()).getChild(STEPS)
+
+    def step(name: str, detail: str) -> None:
+        logger.info(f"{name}: {detail}" if detail else name)
+
+    with ExitStack() as stack:
+        source = find_vcenter(plan.vcenter).session()
+        stack.callback(source.close)
+        target = find_opennebula(plan.opennebula).client()
+        stack.callback(target.close)
+        migration = Migration.open(plan, source, target)
+        board = stack.enter_context(ProgressBoard(plan.slug))
+        watch = Watch(on_step=step, on_disk=board.put)
+        stack.callback(watch.stop.set)
+        yield migration, watch
+
+
+def run_name() -> str:
+    """`migrate web01`, for the list of runs."""
+    plan = MigrationPlan.model_validate(flow_run.parameters["plan"])
+    return f"{(flow_run.flow_name or 'run').split('-')[0]} {plan.slug}"

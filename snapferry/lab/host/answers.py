@@ -1,0 +1,91 @@
+"""What a host answers to the control process: plain JSON values, typed."""
+
+from typing import TypedDict
+
+
+class NewDisk(TypedDict):
+    """A disk to create, with `data_bytes` of seeded content in `data_runs` runs."""
+
+    key: int
+    capacity_bytes: int
+    data_bytes: int
+    data_runs: int
+    file: str
+
+
+class CreatedDisk(TypedDict):
+    key: int
+    file: str
+    uuid: str
+    allocated_bytes: int
+
+
+class CreatedVm(TypedDict):
+    disks: list[CreatedDisk]
+
+
+class PoweredOff(TypedDict):
+    sequence: int
+
+
+class SnapshotDisk(TypedDict):
+    key: int
+    frozen: str
+    leaf: str
+    change_id: str | None
+
+
+class CreatedSnapshot(TypedDict):
+    disks: list[SnapshotDisk]
+
+
+class LeafDisk(TypedDict):
+    key: int
+    leaf: str
+
+
+class FrozenDisk(TypedDict):
+    key: int
+    frozen: str
+
+
+class RemovedSnapshot(TypedDict):
+    """The leaves now, and what the snapshots that are left hold: their files may have another name."""
+
+    disks: list[LeafDisk]
+    snapshots: dict[str, list[FrozenDisk]]
+
+
+class TrackedDisk(TypedDict):
+    key: int
+    change_id: str | None
+
+
+class Tracking(TypedDict):
+    """`pending` is a switch that waits for the next stun."""
+
+    enabled: bool
+    pending: bool | None
+    disks: list[TrackedDisk]
+
+
+class ChangedAreas(TypedDict):
+    start: int
+    length: int
+    areas: list[list[int]]
+
+
+class Digest(TypedDict):
+    sha256: str
+
+
+class FolderFile(TypedDict):
+    name: str
+    size_bytes: int
+    allocated_bytes: int
+
+
+class CounterValues(TypedDict):
+    nfc_bytes: dict[str, int]
+    connections: int
+    requests: int

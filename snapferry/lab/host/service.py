@@ -1,0 +1,291 @@
+"""What a simulated host does for the control process: VMs, snapshots, change queries, digests, tickets."""
+
+import hmac
+import random
+import re
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from snapferry.lab import digest
+from snapferry.lab.config import Workload
+from snapferry.lab.host.answers import (
+    ChangedAreas,
+    CounterValues,
+    CreatedSnapshot,
+    CreatedVm,
+    Digest,
+    FolderFile,
+    NewDisk,
+    PoweredOff,
+    RemovedSnapshot,
+    Tracking,
+)
+from snapferry.lab.host.chain import Layer, View
+from snapferry.lab.host.disk import Disk
+from snapferry.lab.host.errors import HostError
+from snapferry.lab.host.faults import Counters, Faults
+from snapferry.lab.host.vm import Vm
+
+_DATASTORE_PATH = re.compile(r"\[([^\]]+)\] (.+)")
+
+
+class HostService:
+    """One host. Every method may be called from several threads at once.
+
+    Args:
+        lab_folder: datastore `x` is the folder `datastores/x` in here, shared by all hosts.
+        seed: of the host's own randomness, such as the order of fragments.
+        leaf_busy_seconds: how long after power-off a leaf can't be opened yet.
+    """
+
+    def __init__(self, lab_folder: Path, seed: int, leaf_busy_seconds: float = 0.3) -> None:
+        self.seed = seed
+        self.faults = Faults()
+        self.tally = Counters()
+        self._datastores = lab_folder / "datastores"
+        self._leaf_busy = timedelta(seconds=leaf_busy_seconds)
+        self._lock = threading.Lock()
+        self._vms: dict[str, Vm] = {}
+        self._tickets: dict[str, tuple[str, int | None]] = {}
+        self._credentials: tuple[str, str] | None = None
+
+    # VMs -----------------------------------------------------------------------------------------------------------
+
+    def create_vm(
+        self,
+        vm_id: str,
+        datastore: str,
+        folder: str,
+        name: str,
+        disks: Sequence[NewDisk],
+        workload: dict[str, Any],
+        seed: int,
+    ) -> CreatedVm:
+        """Makes a VM's folder with its disks and their seeded content; the VM is off."""
+        if vm_id in self._vms:
+            raise HostError("exists", f"There is a VM {vm_id} already.")
+        path = self._datastores / datastore / folder
+        path.mkdir(mode=0o700, parents=True)
+        made = []
+        for number, new in enumerate(disks):
+            rng = random.Random(f"{seed}/{number}")
+            disk = Disk(new["key"], path / new["file"], new["capacity_bytes"], rng, f"{vm_id}/{new['key']}")
+            disk.fill(new["data_bytes"], new["data_runs"], seed * 100 + number)
+            made.append(disk)
+        vm = Vm(vm_id, datastore, path, name, made, Workload.model_validate(workload), seed)
+        with self._lock:
+            self._vms[vm_id] = vm
+        return {
+            "disks": [
+                {
+                    "key": disk.key,
+                    "file": self._wire_path(vm, disk.leaf),
+                    "uuid": disk.uuid,
+                    "allocated_bytes": _allocated(disk.leaf.extent.path),
+                }
+                for disk in made
+            ]
+        }
+
+    def destroy_vm(self, vm_id: str) -> None:
+        """Removes a VM that is off, with its folder."""
+        vm = self._vm(vm_id)
+        with vm.operation:
+            if vm.powered_on:
+                raise HostError("invalid_power_state", f"{vm.name} is powered on.")
+            with self._lock:
+                del self._vms[vm_id]
+            for path in vm.folder.iterdir():
+                path.unlink()
+            vm.folder.rmdir()
+
+    def power_on(self, vm_id: str) -> None:
+        self._vm(vm_id).power_on()
+
+    def power_off(self, vm_id: str) -> PoweredOff:
+        return {"sequence": self._vm(vm_id).power_off()}
+
+    def stop(self) -> None:
+        """Powers every VM off, so that no thread writes any more."""
+        for vm in list(self._vms.values()):
+            with vm.operation:
+                if vm.powered_on:
+                    vm.power_off()
+
+    def files(self, vm_id: str) -> list[FolderFile]:
+        folder = self._vm(vm_id).folder
+        return [
+            {"name": path.name, "size_bytes": path.stat().st_size, "allocated_bytes": _allocated(path)}
+            for path in sorted(folder.iterdir())
+        ]
+
+    def used_bytes(self, datastore: str) -> int:
+        """What the files of a datastore occupy, whichever host made them."""
+        return sum(_allocated(path) for path in (self._datastores / datastore).glob("*/*"))
+
+    # Snapshots and change tracking ---------------------------------------------------------------------------------
+
+    def create_snapshot(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
+        vm = self._vm(vm_id)
+        made = vm.create_snapshot(snapshot_id)
+        return {
+            "disks": [
+                {
+                    "key": key,
+                    "frozen": self._wire_path(vm, frozen.layer),
+                    "leaf": self._wire_path(vm, leaf),
+                    "change_id": frozen.change_id,
+                }
+                for key, (frozen, leaf) in made.items()
+            ]
+        }
+
+    def remove_snapshot(self, vm_id: str, snapshot_id: str) -> RemovedSnapshot:
+        vm = self._vm(vm_id)
+        vm.remove_snapshot(snapshot_id)
+        return {
+            "disks": [{"key": key, "leaf": self._wire_path(vm, disk.leaf)} for key, disk in vm.disks.items()],
+            "snapshots": {
+                name: [{"key": key, "frozen": self._wire_path(vm, frozen.layer)} for key, frozen in disks.items()]
+                for name, disks in vm.snapshots.items()
+            },
+        }
+
+    def set_change_tracking(self, vm_id: str, enabled: bool, immediate: bool) -> None:
+        self._vm(vm_id).set_change_tracking(enabled, immediate)
+
+    def change_tracking(self, vm_id: str) -> Tracking:
+        vm = self._vm(vm_id)
+        trackers = {key: disk.tracker for key, disk in vm.disks.items()}
+        return {
+            "enabled": all(trackers.values()),
+            "pending": vm.pending_tracking,
+            "disks": [{"key": key, "change_id": one.change_id if one else None} for key, one in trackers.items()],
+        }
+
+    def changed_areas(
+        self, vm_id: str, key: int, snapshot_id: str | None, change_id: str, start: int, max_extents: int
+    ) -> ChangedAreas:
+        """One page of a change query; see `tracking.page`."""
+        page = self._vm(vm_id).changed_areas(key, snapshot_id, change_id, start, max_extents)
+        return {"start": page.start, "length": page.length, "areas": [list(area) for area in page.areas]}
+
+    # Digests -------------------------------------------------------------------------------------------------------
+
+    def digest(self, vm_id: str, key: int, snapshot_id: str | None) -> Digest:
+        """SHA-256 over the capacity, as of a snapshot, or now for a VM that is off."""
+        vm = self._vm(vm_id)
+        with vm.operation:
+            view = self._digest_view(vm, key, snapshot_id)
+            return {"sha256": digest.capacity_digest(view.blocks(), view.capacity_bytes)}
+
+    def extents_digest(self, vm_id: str, key: int, snapshot_id: str | None) -> Digest:
+        """The digest of `lab.digest` that skips zeros, for huge sparse disks."""
+        vm = self._vm(vm_id)
+        with vm.operation:
+            view = self._digest_view(vm, key, snapshot_id)
+            return {"sha256": digest.extents_digest(view.blocks(), view.capacity_bytes)}
+
+    def _digest_view(self, vm: Vm, key: int, snapshot_id: str | None) -> View:
+        if snapshot_id is not None:
+            return vm.snapshot_view(key, snapshot_id)
+        if vm.powered_on:
+            raise HostError("invalid_power_state", f"{vm.name} is running: a digest of now needs it off.")
+        return vm.leaf_view(key)
+
+    # What the servers ask ------------------------------------------------------------------------------------------
+
+    def open_ticket(self, ticket: str, vm_id: str, key: int | None) -> None:
+        """Registers a ticket that is good for one connection, to one disk of the VM or to all."""
+        self._vm(vm_id)
+        with self._lock:
+            self._tickets[ticket] = vm_id, key
+
+    def take_ticket(self, ticket: str) -> tuple[str, int | None] | None:
+        """Whose disks the ticket opens; it is used up."""
+        with self._lock:
+            return self._tickets.pop(ticket, None)
+
+    def open_disk(self, vm_id: str, key: int | None, path: str) -> View:
+        """The disk that a path such as `[san1] web01/web01-000001.vmdk` names, as of that file.
+
+        Raises:
+            HostError: not_found; locked: the leaf of a running VM, or of one that was powered off just now.
+        """
+        vm = self._vm(vm_id)
+        with vm.io:
+            for disk in vm.disks.values():
+                if key is not None and disk.key != key:
+                    continue
+                for name, frozen in vm.snapshots.items():
+                    if self._wire_path(vm, frozen[disk.key].layer) == path:
+                        return vm.snapshot_view(disk.key, name)
+                if self._wire_path(vm, disk.leaf) == path:
+                    if datetime.now(UTC) < vm.powered_off_at + self._leaf_busy:
+                        raise HostError("locked", f"Failed to lock the file {path}: it is still busy.")
+                    return vm.leaf_view(disk.key)
+        raise HostError("not_found", f"{path} is no disk that this ticket opens.")
+
+    def set_credentials(self, user: str, password: str) -> None:
+        """Who may read files over HTTPS; nobody before this was called."""
+        with self._lock:
+            self._credentials = user, password
+
+    def authorized(self, user: str, password: str) -> bool:
+        with self._lock:
+            known = self._credentials
+        if known is None:
+            return False
+        pairs = zip(known, (user, password), strict=True)
+        return all([hmac.compare_digest(one.encode(), other.encode()) for one, other in pairs])
+
+    def file(self, datastore: str, path: str) -> Path:
+        """The file of a datastore that a client may read now.
+
+        Raises:
+            HostError: not_found; locked: an extent of a running VM (VMFS 6 locks the whole chain, the base included).
+        """
+        root = (self._datastores / datastore).resolve()
+        found = (root / path).resolve()
+        if not found.is_relative_to(root) or root.parent != self._datastores.resolve() or not found.is_file():
+            raise HostError("not_found", f"[{datastore}] {path} doesn't exist.")
+        for vm in list(self._vms.values()):
+            if vm.powered_on and vm.folder.resolve() == found.parent:
+                descriptors = {layer.path.name for disk in vm.disks.values() for layer in disk.layers}
+                if found.suffix == ".vmdk" and found.name not in descriptors:
+                    raise HostError("locked", f"[{datastore}] {path} is in use by {vm.name}.")
+        return found
+
+    def counters(self) -> CounterValues:
+        return self.tally.values()
+
+    def set_fault(self, name: str, arguments: dict[str, Any]) -> None:
+        self.faults.set(name, arguments)
+
+    def clear_faults(self) -> None:
+        self.faults.clear()
+
+    def _vm(self, vm_id: str) -> Vm:
+        with self._lock:
+            vm = self._vms.get(vm_id)
+        if vm is None:
+            raise HostError("not_found", f"There is no VM {vm_id} on this host.")
+        return vm
+
+    def _wire_path(self, vm: Vm, layer: Layer) -> str:
+        return f"[{vm.datastore}] {vm.folder.name}/{layer.path.name}"
+
+
+def parse_datastore_path(path: str) -> tuple[str, str]:
+    """(datastore, path inside it) of `[san1] web01/web01.vmdk`. Raises HostError (bad_request)."""
+    found = _DATASTORE_PATH.fullmatch(path)
+    if not found:
+        raise HostError("bad_request", f"{path} is no datastore path.")
+    return found[1], found[2]
+
+
+def _allocated(path: Path) -> int:
+    return path.stat().st_blocks * 512

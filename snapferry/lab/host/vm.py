@@ -1,0 +1,221 @@
+"""One VM of a host: its disks, its snapshots, its power, and the guest that writes."""
+
+import random
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from snapferry.lab.config import Workload
+from snapferry.lab.host.chain import Layer, View
+from snapferry.lab.host.disk import Disk
+from snapferry.lab.host.errors import HostError
+from snapferry.lab.host.tracking import ChangeTracker, Page, new_uuid, page
+from snapferry.lab.host.writer import Contents, Kind, Write, Writer, writes
+
+
+class Frozen(NamedTuple):
+    """What a snapshot holds of one disk: the layer that it froze and the change id of that moment."""
+
+    layer: Layer
+    change_id: str | None
+
+
+class Vm:
+    """A VM. `operation` keeps snapshot and power operations apart; `io` is held for each write and during a stun."""
+
+    def __init__(
+        self, vm_id: str, datastore: str, folder: Path, name: str, disks: Sequence[Disk], workload: Workload, seed: int
+    ) -> None:
+        self.vm_id = vm_id
+        self.datastore = datastore
+        self.folder = folder
+        self.name = name
+        self.disks = {disk.key: disk for disk in disks}
+        self.powered_on = False
+        self.generation = 0
+        self.powered_off_at = datetime.min.replace(tzinfo=UTC)
+        self.sequence = 0
+        self.snapshots: dict[str, dict[int, Frozen]] = {}
+        self.operation = threading.RLock()
+        self.io = threading.RLock()
+        self._workload = workload
+        self._seed = seed
+        self._rng = random.Random(f"{seed}/vm")
+        self._contents = Contents(seed)
+        self._writer: Writer | None = None
+        self._pending_tracking: bool | None = None
+        self.log(f"Log for VMware ESX, VM {name}")
+        self._write_vmx()
+
+    # Power ---------------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        with self.operation, self.io:
+            if self.powered_on:
+                raise HostError("invalid_power_state", f"{self.name} is powered on already.")
+            self.powered_on = True
+            self.generation += 1
+            for disk in self.disks.values():
+                disk.open_leaf()
+            disks = list(self.disks.values())
+            capacities = [disk.capacity_bytes for disk in disks]
+            stream = writes(self._workload, capacities, self._seed * 1000 + self.generation, self.sequence + 1)
+            self._writer = Writer(stream, lambda write: self._apply(disks[write.disk], write), self.name)
+            self._writer.last_sequence = self.sequence
+            self._writer.start()
+            self.log("Power on")
+
+    def power_off(self) -> int:
+        """Ends the guest and closes every leaf; the number of its last write."""
+        with self.operation:
+            if not self.powered_on or not self._writer:
+                raise HostError("invalid_power_state", f"{self.name} is powered off already.")
+            self.sequence = self._writer.stop()
+            with self.io:
+                self._writer = None
+                for disk in self.disks.values():
+                    disk.close_leaf()
+                self.powered_on = False
+                self.powered_off_at = datetime.now(UTC)
+            self.log(f"Power off, last write of the guest: {self.sequence}")
+            return self.sequence
+
+    def _apply(self, disk: Disk, write: Write) -> None:
+        with self.io:
+            if write.kind is Kind.UNMAP:
+                disk.unmap(write.offset, write.length)
+            elif write.kind is Kind.DATA:
+                disk.write(write.offset, self._contents.of(write))
+            elif write.sequence % 2:
+                disk.zero(write.offset, write.length)
+            else:
+                disk.write(write.offset, memoryview(bytes(write.length)))
+
+    # Snapshots -----------------------------------------------------------------------------------------------------
+
+    def create_snapshot(self, snapshot_id: str) -> dict[int, tuple[Frozen, Layer]]:
+        """Freezes every disk at one moment; per disk what was frozen, and the new leaf."""
+        with self.operation:
+            if snapshot_id in self.snapshots:
+                raise HostError("exists", f"{self.name} has a snapshot {snapshot_id} already.")
+            made = {}
+            with self.io:
+                self._switch_tracking()
+                for key, disk in self.disks.items():
+                    layer, leaf = disk.freeze(self.powered_on)
+                    change_id = disk.tracker.snapshot() if disk.tracker else None
+                    made[key] = Frozen(layer, change_id), leaf
+                self.snapshots[snapshot_id] = {key: frozen for key, (frozen, _) in made.items()}
+            self._write_vmx()
+            self.log(f"Snapshot {snapshot_id} created")
+            return made
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Consolidates the snapshot's children into its layers; the guest writes on, but for a short stun."""
+        with self.operation:
+            with self.io:
+                removed = self._snapshot(snapshot_id)
+                del self.snapshots[snapshot_id]
+            for key, frozen in removed.items():
+                self.disks[key].consolidate(frozen.layer, self.io)
+            with self.io:
+                for key, frozen in removed.items():
+                    self._finish(key, frozen.layer)
+                self._switch_tracking()
+            self._write_vmx()
+            self.log(f"Snapshot {snapshot_id} removed")
+
+    def _finish(self, key: int, parent: Layer) -> None:
+        disk = self.disks[key]
+        child = disk.layers[disk.layers.index(parent) + 1]
+        disk.finish(parent, self.powered_on)
+        for disks in self.snapshots.values():
+            if disks[key].layer is child:
+                disks[key] = disks[key]._replace(layer=parent)
+
+    def _snapshot(self, snapshot_id: str) -> dict[int, Frozen]:
+        if snapshot_id not in self.snapshots:
+            raise HostError("not_found", f"{self.name} has no snapshot {snapshot_id}.")
+        return self.snapshots[snapshot_id]
+
+    # Change tracking -----------------------------------------------------------------------------------------------
+
+    def set_change_tracking(self, enabled: bool, immediate: bool) -> None:
+        """Switches tracking at the next stun, or at once where `immediate` (the VM is off)."""
+        with self.operation, self.io:
+            self._pending_tracking = enabled
+            if immediate:
+                self._switch_tracking()
+
+    @property
+    def pending_tracking(self) -> bool | None:
+        return self._pending_tracking
+
+    def _switch_tracking(self) -> None:
+        wanted, self._pending_tracking = self._pending_tracking, None
+        if wanted is None:
+            return
+        for disk in self.disks.values():
+            if wanted and disk.tracker is None:
+                disk.set_tracker(ChangeTracker(new_uuid(self._rng), bool(self.snapshots)))
+            elif not wanted:
+                disk.set_tracker(None)
+
+    def changed_areas(self, key: int, snapshot_id: str | None, change_id: str, start: int, max_extents: int) -> Page:
+        """One page of the areas that changed since `change_id` (`*`: the allocated ones), as of a snapshot or now."""
+        disk = self.disk(key)
+        if not 0 <= start < disk.capacity_bytes:
+            raise HostError("invalid_start", f"Start offset {start} isn't on the disk ({disk.capacity_bytes} bytes).")
+        with self.io:
+            if snapshot_id is None:
+                if self.powered_on:
+                    raise HostError("file_fault", f"Error caused by file {disk.leaf.path.name}: it is in use.")
+                layer, until = disk.leaf, None
+            else:
+                layer, until = self._snapshot(snapshot_id)[key]
+                if until is None:
+                    raise HostError("file_fault", "Error caused by file: the snapshot has no change id.")
+            runs = disk.changed_runs(layer, change_id, until)
+            return page(runs, disk.capacity_bytes, start, max_extents, self._rng)
+
+    # Reads ---------------------------------------------------------------------------------------------------------
+
+    def disk(self, key: int) -> Disk:
+        if key not in self.disks:
+            raise HostError("invalid_device_key", f"{self.name} has no disk {key}.")
+        return self.disks[key]
+
+    def snapshot_view(self, key: int, snapshot_id: str) -> View:
+        """The disk as of a snapshot, valid until the snapshot's removal begins."""
+        disk, layer = self.disk(key), self._snapshot(snapshot_id)[key].layer
+        return disk.view(layer, lambda: snapshot_id in self.snapshots)
+
+    def leaf_view(self, key: int) -> View:
+        """The disk as it is now, valid until the VM is powered on again.
+
+        Raises:
+            HostError: locked: the VM is running.
+        """
+        disk, generation = self.disk(key), self.generation
+        if self.powered_on:
+            raise HostError("locked", f"Failed to lock the file {disk.leaf.path.name}: {self.name} is running.")
+        return disk.view(disk.leaf, lambda: not self.powered_on and self.generation == generation)
+
+    def log(self, line: str) -> None:
+        """Adds a line to the VM's vmware.log."""
+        path = self.folder / "vmware.log"
+        path.touch(mode=0o600, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} In(05) vmx - {line}\n")
+
+    def _write_vmx(self) -> None:
+        lines = ['.encoding = "UTF-8"', 'config.version = "8"', f'displayName = "{self.name}"']
+        for number, disk in enumerate(self.disks.values()):
+            lines += [f'scsi0:{number}.present = "TRUE"', f'scsi0:{number}.fileName = "{disk.leaf.path.name}"']
+            if disk.tracker:
+                lines.append(f'scsi0:{number}.ctkEnabled = "TRUE"')
+        path = self.folder / f"{self.folder.name}.vmx"
+        path.touch(mode=0o600, exist_ok=True)
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,0 +1,105 @@
+"""Starts and ends a whole lab."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from snapferry.lab.child import Child, LabFailed
+from snapferry.lab.config import Endpoints, LabConfig
+from snapferry.lab.control import LabControl
+
+LOG_FILE = "lab.log"
+START_SECONDS = 120.0
+
+
+class Lab:
+    """A running lab; `up` makes one. Ending it ends every process of it.
+
+    Attributes:
+        endpoints: where everything is, and the passwords.
+        control: the lab's own control interface.
+        folder: its files; they stay when the lab ends.
+    """
+
+    def __init__(self, child: Child, endpoints: Endpoints) -> None:
+        self._child = child
+        self.endpoints = endpoints
+        self.control = LabControl(endpoints)
+        self.folder = Path(endpoints.folder)
+
+    @property
+    def running(self) -> bool:
+        return self._child.running
+
+    def wait(self) -> None:
+        """Waits, without a bound, until the lab ends by itself."""
+        self._child.wait()
+
+    def close(self) -> None:
+        """Ends the lab. Repeatable."""
+        self._child.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) -> Lab:
+    """Starts a lab on loopback and free ports.
+
+    Args:
+        folder: for its files; created, or empty. The endpoints file is `endpoints.json` (0600), the log `lab.log`.
+
+    Raises:
+        LabFailed: it didn't start, in time or at all; nothing of it runs any more.
+
+    Example:
+        with up(LabConfig(), tmp_path / "lab") as lab:
+            print(lab.endpoints.vcenter_host)
+    """
+    # Where another user owns OpenNebula's files, he has to be able to pass through; what is secret is 0600 anyway.
+    mode = 0o711 if config.opennebula.owner else 0o700
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    folder.chmod(mode)
+    folder = folder.resolve()
+    if any(folder.iterdir()):
+        raise LabFailed(f"{folder} isn't empty.", "Give the lab a folder of its own.")
+    log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    asked = {"config": config.model_dump(mode="json"), "folder": str(folder)}
+    with os.fdopen(log, "wb") as errors:
+        child = Child("snapferry.lab.daemon", [], errors=errors, first_line=asked)
+    try:
+        return Lab(child, Endpoints.model_validate(child.wait_ready(timeout_seconds)))
+    except LabFailed as error:
+        tail = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+        raise LabFailed(f"The lab didn't start: {error.cause} {' '.join(tail)}", f"See {folder / LOG_FILE}.") from error
+
+
+def run(config: LabConfig, folder: Path) -> None:
+    """Runs a lab until Ctrl-C or the lab's own end, and says what is where; for the command line."""
+    with up(config, folder) as lab:
+        print(describe(lab.endpoints), flush=True)
+        try:
+            lab.wait()
+        except KeyboardInterrupt:
+            print("The lab ends.", flush=True)
+            return
+        raise LabFailed("The lab has ended by itself.", f"See {folder / LOG_FILE}.")
+
+
+def describe(endpoints: Endpoints) -> str:
+    """What is where, in a few lines without secrets."""
+    return "\n".join(
+        (
+            f"vCenter      https://{endpoints.vcenter_host}:{endpoints.vcenter_port}  user {endpoints.vcenter_user}",
+            f"OpenNebula   {endpoints.opennebula_endpoint}  user {endpoints.opennebula_user}",
+            f"CA           {endpoints.ca_file}",
+            f"Passwords    {endpoints.folder}/endpoints.json",
+            "Ctrl-C ends the lab.",
+        )
+    )

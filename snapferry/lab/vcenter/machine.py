@@ -1,0 +1,313 @@
+"""One VM of the simulated vCenter: its properties, and what its host does for it."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyVmomi import vim
+
+from snapferry.lab.config import LabVm
+from snapferry.lab.hosts import HostProcess
+from snapferry.lab.vcenter import describe
+from snapferry.lab.vcenter.hardware import build_devices, build_disk, disks_of, move_disk, nics_of, slots
+from snapferry.lab.vcenter.inventory import encode_name
+
+if TYPE_CHECKING:
+    from snapferry.lab.vcenter.service import VCenter
+
+ON, OFF = "poweredOn", "poweredOff"
+
+
+class SnapshotNode(NamedTuple):
+    """One snapshot of a VM."""
+
+    mo: Any
+    number: int
+    name: str
+    description: str
+    created: datetime
+    power: str
+
+
+class Machine:
+    """A VM. Whoever changes it holds it by `busy` or `exclusively`; readers go by its properties in the store."""
+
+    def __init__(self, vcenter: "VCenter", config: LabVm, host: HostProcess, folder: Any) -> None:
+        self.vcenter = vcenter
+        self.lab = config
+        self.host = host
+        self.moref = vcenter.store.next_id("vm")
+        self.mo = vim.VirtualMachine(self.moref)
+        self.snapshots: list[SnapshotNode] = []
+        """Oldest first; each stands on the one before."""
+        self.left_behind: list[SnapshotNode] = []
+        """Removed, but their files wait for a consolidation."""
+        self.last_sequence: int | None = None
+        """Number of the guest's last write, known once it has been powered off."""
+        self.tools_running = config.tools == "running"
+        self._lock = threading.Lock()
+        self._task: Any = None
+        self._numbers = 0
+        self._chains: dict[int, list[str]] = {}
+        """Per disk its files, from the base to the leaf."""
+        self._create(folder)
+
+    # Who may change it ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def busy(self, task: Any) -> Iterator[None]:
+        """Holds the VM for a task. Raises TaskInProgress where another one does."""
+        if not self._lock.acquire(blocking=False):
+            raise vim.fault.TaskInProgress(task=self._task or task, msg="Another task is already in progress.")
+        self._task = task
+        try:
+            yield
+        finally:
+            self._task = None
+            self._lock.release()
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Holds the VM, once whoever holds it is done."""
+        with self._lock:
+            yield
+
+    # What it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return str(self.vcenter.store.get(self.mo, "name"))
+
+    @property
+    def config(self) -> Any:
+        return self.vcenter.store.get(self.mo, "config")
+
+    @property
+    def powered_on(self) -> bool:
+        return bool(self.vcenter.store.get(self.mo, "runtime").powerState == ON)
+
+    def disk_key(self, index: int) -> int:
+        """The device key of a disk, counted from 0."""
+        return int(disks_of(self.config)[index].key)
+
+    def _create(self, folder: Any) -> None:
+        vcenter, site, lab = self.vcenter, self.vcenter.site, self.lab
+        datastore = lab.datastore or next(iter(site.datastores))
+        home = vcenter.take_folder(datastore, re.sub(r"[^\w .()+-]", "_", lab.name).lstrip(".")[:60] or "vm")
+        places = slots(lab.disks)
+        made = self.host.client.create_vm(
+            self.moref,
+            datastore,
+            home,
+            lab.name,
+            [
+                {
+                    "key": slot.key,
+                    "capacity_bytes": disk.capacity_bytes,
+                    "data_bytes": disk.data_bytes,
+                    "data_runs": disk.data_runs,
+                    "file": f"{home}.vmdk" if index == 0 else f"{home}_{index}.vmdk",
+                }
+                for index, (slot, disk) in enumerate(zip(places, lab.disks, strict=True))
+            ],
+            lab.workload.model_dump(mode="json"),
+            Random(repr((vcenter.seed, lab.folder, lab.name))).getrandbits(31),
+        )
+        by_key = {one["key"]: one for one in made["disks"]}
+        disks = [
+            build_disk(index, slot, disk, by_key[slot.key], site.datastores[datastore])
+            for index, (slot, disk) in enumerate(zip(places, lab.disks, strict=True))
+        ]
+        self._chains = {key: [one["file"]] for key, one in by_key.items()}
+        config = describe.config(lab, f"[{datastore}] {home}/{home}", vcenter.seed)
+        config.name = encode_name(lab.name)
+        config.hardware.device = build_devices(lab, disks, site.networks, vcenter.seed)
+        self._add_to_inventory(folder, site.datastores[datastore], config)
+        if lab.change_tracking:
+            self.host.client.set_change_tracking(self.moref, True, True)
+            self.refresh_disks()
+
+    def _add_to_inventory(self, folder: Any, datastore: Any, config: Any) -> None:
+        store, site = self.vcenter.store, self.vcenter.site
+        host = site.hosts[self.host.name]
+        networks = list({nic.network: site.networks[nic.network] for nic in self.lab.nics}.values())
+        store.add(
+            self.mo,
+            name=config.name,
+            parent=folder,
+            config=config,
+            runtime=vim.vm.RuntimeInfo(
+                host=host,
+                powerState=OFF,
+                connectionState="connected",
+                consolidationNeeded=False,
+                toolsInstallerMounted=False,
+                numMksConnections=0,
+                recordReplayState="inactive",
+                faultToleranceState="notConfigured",
+            ),
+            guest=describe.guest(self.lab, config, running=False, tools=False),
+            capability=describe.capability(self.lab),
+            summary=lambda: describe.summary(store, self.mo),
+            datastore=[datastore],
+            network=networks,
+            resourcePool=site.resource_pool,
+            rootSnapshot=[],
+            recentTask=[],
+            overallStatus="green",
+            configStatus="green",
+            guestHeartbeatStatus="gray",
+            effectiveRole=[-1],
+        )
+        with store.condition:
+            store.change(folder, childEntity=[*store.get(folder, "childEntity"), self.mo])
+            for holder in (host, site.resource_pool, datastore, *networks):
+                store.change(holder, vm=[*store.get(holder, "vm"), self.mo])
+
+    # Power ---------------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        """The VM is held by the caller, and off."""
+        self.host.client.power_on(self.moref)
+        self.tools_running = self.lab.tools == "running"
+        self._show_power(True)
+
+    def power_off(self) -> None:
+        """The VM is held by the caller, and on."""
+        self.last_sequence = int(self.host.client.power_off(self.moref)["sequence"])
+        self.tools_running = False
+        self._show_power(False)
+
+    def _show_power(self, on: bool) -> None:
+        store = self.vcenter.store
+
+        def runtime(value: Any) -> None:
+            value.powerState = ON if on else OFF
+            value.bootTime = datetime.now(UTC) if on else None
+
+        def connect(config: Any) -> None:
+            for nic in nics_of(config):
+                nic.connectable.connected = on and nic.connectable.startConnected
+                nic.connectable.status = "ok" if on else "untried"
+
+        with store.condition:
+            store.edit(self.mo, "config", connect)
+            store.edit(self.mo, "runtime", runtime)
+            self.show_guest()
+
+    def show_guest(self) -> None:
+        """What Tools report now."""
+        guest = describe.guest(self.lab, self.config, running=self.powered_on, tools=self.tools_running)
+        heartbeat = "green" if self.powered_on and self.tools_running else "gray"
+        self.vcenter.store.change(self.mo, guest=guest, guestHeartbeatStatus=heartbeat)
+
+    # Snapshots -----------------------------------------------------------------------------------------------------
+
+    def create_snapshot(self, name: str, description: str) -> Any:
+        """Freezes all disks; returns the snapshot."""
+        store = self.vcenter.store
+        mo = vim.vm.Snapshot(store.next_id("snapshot"))
+        made = self.host.client.create_snapshot(self.moref, mo._moId)
+        self._numbers += 1
+        node = SnapshotNode(mo, self._numbers, name, description, datetime.now(UTC), ON if self.powered_on else OFF)
+        config = describe.copy_of(self.config)
+        by_key = {one["key"]: one for one in made["disks"]}
+        for disk in disks_of(config):
+            frozen = self._chains[disk.key][::-1]
+            move_disk(disk, frozen[0], frozen[1:], by_key[disk.key]["change_id"])
+            self._chains[disk.key].append(by_key[disk.key]["leaf"])
+        store.add(mo, config=config, vm=self.mo, childSnapshot=[])
+        self.snapshots.append(node)
+        self._show_snapshots()
+        self.refresh_disks()
+        return mo
+
+    def rename_snapshot(self, mo: Any, name: str | None, description: str | None) -> None:
+        """Gives a snapshot another name or description."""
+        with self.exclusively():
+            place = next(place for place, node in enumerate(self.snapshots) if node.mo == mo)
+            node = self.snapshots[place]
+            self.snapshots[place] = node._replace(
+                name=node.name if name is None else name,
+                description=node.description if description is None else description,
+            )
+            self._show_snapshots()
+
+    def remove_snapshot(self, mo: Any, consolidate: bool = True) -> None:
+        """Takes the snapshot away; without `consolidate` its files stay and the VM says so."""
+        node = next(one for one in self.snapshots if one.mo == mo)
+        if consolidate:
+            self._consolidate(node)
+        else:
+            self.left_behind.append(node)
+            self.snapshots.remove(node)
+        self.vcenter.store.remove(mo)
+        self._show_snapshots()
+        self.refresh_disks()
+
+    def consolidate(self) -> None:
+        """Takes away the files that removed snapshots left behind."""
+        for node in list(self.left_behind):
+            self._consolidate(node)
+        self._show_snapshots()
+        self.refresh_disks()
+
+    def _consolidate(self, node: SnapshotNode) -> None:
+        left = self.host.client.remove_snapshot(self.moref, node.mo._moId)
+        for nodes in (self.snapshots, self.left_behind):
+            if node in nodes:
+                nodes.remove(node)
+        # The removed snapshot's file takes up its child's blocks and stands in the child's place from now on.
+        for disk in left["disks"]:
+            frozen = {
+                name: one["frozen"]
+                for name, disks in left["snapshots"].items()
+                for one in disks
+                if one["key"] == disk["key"]
+            }
+            self._chains[disk["key"]] = [*(frozen[one.mo._moId] for one in self._by_age()), disk["leaf"]]
+        for later in self.snapshots:
+            self._move_snapshot(later)
+
+    def _by_age(self) -> list[SnapshotNode]:
+        """Every snapshot that has files, oldest first."""
+        return sorted([*self.snapshots, *self.left_behind], key=lambda one: one.number)
+
+    def _move_snapshot(self, node: SnapshotNode) -> None:
+        place = self._by_age().index(node)
+
+        def move(config: Any) -> None:
+            for disk in disks_of(config):
+                frozen = self._chains[disk.key][place::-1]
+                move_disk(disk, frozen[0], frozen[1:], disk.backing.changeId)
+
+        self.vcenter.store.edit(node.mo, "config", move)
+
+    def _show_snapshots(self) -> None:
+        store = self.vcenter.store
+        info = describe.snapshot_info(self.mo, self.snapshots)
+        roots = [node.mo for node in self.snapshots[:1]]
+        store.change(self.mo, snapshot=info, rootSnapshot=vim.vm.Snapshot.Array(roots))
+        for place, node in enumerate(self.snapshots):
+            above = [child.mo for child in self.snapshots[place + 1 : place + 2]]
+            store.change(node.mo, childSnapshot=vim.vm.Snapshot.Array(above))
+
+        def needs(runtime: Any) -> None:
+            runtime.consolidationNeeded = bool(self.left_behind)
+
+        store.edit(self.mo, "runtime", needs)
+
+    def refresh_disks(self) -> None:
+        """Shows the files that the disks live in now and their change ids."""
+        ids = {one["key"]: one["change_id"] for one in self.host.client.change_tracking(self.moref)["disks"]}
+
+        def show(config: Any) -> None:
+            for disk in disks_of(config):
+                leaf, *frozen = self._chains[disk.key][::-1]
+                move_disk(disk, leaf, frozen, ids.get(disk.key))
+
+        self.vcenter.store.edit(self.mo, "config", show)

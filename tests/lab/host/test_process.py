@@ -1,0 +1,58 @@
+"""A host as a process of its own, controlled over its socket."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from snapferry.lab.host import HostClient, HostError
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def process(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[subprocess.Popen[str]]:
+    cert, key = certificate
+    options = {"name": "esx1", "folder": tmp_path, "socket": tmp_path / "run/esx1", "cert": cert, "key": key, "seed": 1}
+    command = [sys.executable, "-m", "snapferry.lab.host"]
+    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as host:
+        yield host
+        host.kill()
+
+
+def test_a_host_serves_its_parent_and_ends_with_it(process: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert process.stdout is not None
+    assert process.stdin is not None
+    ports = json.loads(process.stdout.readline())
+    assert ports["nfc_port"] > 0
+    assert ports["https_port"] > 0
+    client = HostClient(tmp_path / "run/esx1", timeout_seconds=20)
+    disk = {"key": 2000, "capacity_bytes": 4 * MIB, "data_bytes": MIB, "data_runs": 2, "file": "web01.vmdk"}
+    client.create_vm("vm-1", "san1", "web01", "web01", [disk], {"rate_bytes": MIB}, 1)  # type: ignore[list-item]
+    client.set_change_tracking("vm-1", enabled=True, immediate=True)
+    client.power_on("vm-1")
+    made = client.create_snapshot("vm-1", "one")["disks"][0]
+    assert made["frozen"] == "[san1] web01/web01.vmdk"
+    calls = [threading.Thread(target=client.digest, args=("vm-1", 2000, "one")) for _ in range(4)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join(timeout=20)
+    with pytest.raises(HostError) as refused:
+        client.create_snapshot("vm-1", "one")
+    assert refused.value.kind == "exists"
+    with pytest.raises(HostError) as wrong:
+        client.set_fault("no such", {})
+    assert wrong.value.kind == "bad_request"
+    assert {file["name"] for file in client.files("vm-1")} >= {"web01.vmx", "vmware.log", "web01-flat.vmdk"}
+    assert (tmp_path / "run/esx1").stat().st_mode & 0o777 == 0o600
+    process.stdin.close()
+    assert process.wait(timeout=20) == 0
+    with pytest.raises(HostError) as gone:
+        client.counters()
+    assert gone.value.kind == "unreachable"
+    assert "last write of the guest" in (tmp_path / "datastores/san1/web01/vmware.log").read_text()
