@@ -1,12 +1,9 @@
 """`snapferry lab`"""
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from snapferry.cli.following import say
 
 app = typer.Typer(help="A simulated vCenter with hosts and a simulated OpenNebula, for trying things out.")
 
@@ -18,7 +15,7 @@ def _lab() -> None:
 
 @app.command("up")
 def up(
-    file: Annotated[Path | None, typer.Option(metavar="LAB.YAML", help="What it holds; one small VM by default.")] = (
+    file: Annotated[Path | None, typer.Option(metavar="LAB.YAML", help="What it holds; an empty one by default.")] = (
         None
     ),
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where its disks and endpoints.json lie.")] = Path("lab"),
@@ -27,11 +24,6 @@ def up(
 
     [bold]Example:[/] snapferry lab up --file lab.yaml
     """
-    from snapferry.cli.demo.scene import small_lab
-    from snapferry.lab import LabConfig
-    from snapferry.lab import up as lab_up
+    from snapferry.lab import LabConfig, run
 
-    config = LabConfig.load(file) if file else small_lab()
-    with lab_up(config, folder):
-        say(f"The lab is up; addresses and logins are in {folder / 'endpoints.json'} (0600). Ctrl-C ends it.")
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    run(LabConfig.from_file(file) if file else LabConfig(), folder)

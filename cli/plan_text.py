@@ -29,6 +29,7 @@ def plan_text(
         opennebula: name of the target's block.
     """
     values = {"vm": reference, "vcenter": vcenter, "opennebula": opennebula, "image_datastore": datastore}
+    defaults = MigrationPlan(vm=reference, image_datastore=datastore).model_dump(mode="json", by_alias=True)
     blocks = [_head(vm)]
     for name, field in MigrationPlan.model_fields.items():
         lines = [f"# {line}" for line in textwrap.wrap(" ".join((field.description or "").split()), 100)]
@@ -37,7 +38,8 @@ def plan_text(
         elif name in values:
             lines.append(_yaml({name: values[name]}))
         else:
-            lines += [f"# {line}" for line in _yaml({field.alias or name: _plain(field.get_default())}).splitlines()]
+            key = field.alias or name
+            lines += [f"# {line}" for line in _yaml({key: defaults[key]}).splitlines()]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -65,10 +67,6 @@ def _networks(vm: "SourceVm", networks: "list[Network]") -> list[str]:
     names = ", ".join(one.name for one in networks) or "none"
     rules = [f"#   {_yaml({source: 'CHOOSE'})}" for source in open_rules]
     return [*lines, f"# To be chosen; the target has: {names}.", "# networks:", *rules]
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json", by_alias=True) if hasattr(value, "model_dump") else value
 
 
 def _yaml(value: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from prefect import flow
 
 from snapferry.cutover import Approval, CutoverResult, check_approval
 from snapferry.flows.gate import pass_gate
-from snapferry.flows.tasks import cut_over_now, prepare_target, publish_report
+from snapferry.flows.tasks import cut_over_now, end_presync, prepare_target, publish_report
 from snapferry.flows.warm import check_begun, cutting_over, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
@@ -39,4 +39,5 @@ def cut_over(plan: MigrationPlan, approval: Approval | None) -> CutoverResult:
             check_approval(migration, approval)
         result = cut_over_now(migration, watch, approval.by if approval else "the plan, which has no gate")
         publish_report(migration)
+        end_presync(plan.slug)
         return result

@@ -5,6 +5,7 @@ run begins at the top again. What was asked is kept in inputs of the flow run, o
 to the last one counts, an answer is void if the VM's disks changed meanwhile, and a retried run asks anew.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -21,15 +22,16 @@ from pydantic import Field
 from snapferry.cutover import Approval, check_approval, gate_fingerprint
 from snapferry.errors import Refused
 from snapferry.flows.show import tell
-from snapferry.flows.text import moment
+from snapferry.flows.text import moment, size
 from snapferry.flows.window import next_opening, parse_when, zone_of
 from snapferry.migration import Migration
 from snapferry.plan import Frozen
-from snapferry.report import rounds_table
+from snapferry.record import RoundResult
 
 QUESTION = "snapferry-gate"
 """Prefix of the flow run inputs that keep what was asked: `snapferry-gate-<run count>-<number>`."""
 
+SHOWN_ROUNDS = 6
 AWAITING_WINDOW = "AwaitingWindow"
 """Name of the state of a run that was approved and waits for its time."""
 
@@ -137,7 +139,7 @@ def describe(migration: Migration, refusal: str = "") -> str:
         lines.append(
             f"Predicted downtime: **{last.verdict.predicted_downtime_seconds:.0f} s**. {last.verdict.reason}\n"
         )
-    lines += [rounds_table(record.rounds), ""]
+    lines += [rounds_in_brief(record.rounds[-SHOWN_ROUNDS:]), ""]
     disks = ", ".join(f"{disk.label} ({disk.capacity_bytes / 1e9:.1f} GB)" for disk in vm.disks)
     lines.append(f"Disks: {disks}; all of them hold round {min(disk.round for disk in record.disks)} or later.\n")
     if plan.window:
@@ -146,6 +148,15 @@ def describe(migration: Migration, refusal: str = "") -> str:
     lines.append(
         f"If the guest doesn't shut down in {plan.shutdown.timeout_seconds:.0f} s: {plan.shutdown.on_timeout}."
     )
+    return "\n".join(lines)
+
+
+def rounds_in_brief(rounds: Sequence[RoundResult]) -> str:
+    """A table that fits into the form."""
+    lines = ["| round | changed | time | downtime then |", "|---:|---:|---:|---:|"]
+    for one in rounds:
+        downtime = f"{one.verdict.predicted_downtime_seconds:.0f} s" if one.verdict else ""
+        lines.append(f"| {one.number}, {one.kind} | {size(one.changed_bytes)} | {one.seconds:.0f} s | {downtime} |")
     return "\n".join(lines)
 
 

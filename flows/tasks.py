@@ -3,8 +3,10 @@
 from typing import Any
 
 from prefect import Task, task
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 
 from snapferry import abandon as abandoning
@@ -71,6 +73,16 @@ def cut_over_now(migration: Migration, watch: Watch, approved_by: str) -> Cutove
 def publish_report(migration: Migration) -> None:
     """The report, to look at in the UI."""
     show_report(migration)
+
+
+@task
+def end_presync(slug: str) -> None:
+    """Pauses the VM's scheduled pre-sync, where it is deployed: nothing is left to copy."""
+    with get_client(sync_client=True) as client:
+        try:
+            client.pause_deployment(client.read_deployment_by_name(f"presync-vm/presync-{slug}").id)
+        except ObjectNotFound:
+            get_run_logger().debug("The plan isn't deployed.")
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient)

@@ -80,13 +80,13 @@ def create_image(
         ready = _wait_made(client, found.id, timeout_seconds, stop)
         if ready.state in (ImageState.READY, ImageState.DISABLED):
             return disable_image(client, ready.id)
-        delete_image(client, ready.id)
+        delete_image(client, ready.id, locked_seconds=0)
     image_id = int(client.call("image.allocate", text, datastore_id))
     ready = _wait_made(client, image_id, timeout_seconds, stop)
     if ready.state != ImageState.READY:
         cause = f"OpenNebula couldn't make image {name}: {_failure(ready, timeout_seconds)}"
         try:
-            delete_image(client, image_id)
+            delete_image(client, image_id, locked_seconds=0)
         except ImageFailed as error:
             raise ImageFailed(f"{cause} {error.cause}", error.next_step) from error
         raise ImageFailed(cause, "See oned.log and the log of the datastore's driver.")
@@ -134,19 +134,24 @@ def rename_image(client: Client, image_id: int, name: str) -> None:
 
 
 def delete_image(
-    client: Client, image_id: int, timeout_seconds: float = DELETE_SECONDS, stop: Event | None = None
+    client: Client,
+    image_id: int,
+    timeout_seconds: float = DELETE_SECONDS,
+    stop: Event | None = None,
+    *,
+    locked_seconds: float = STATE_SECONDS,
 ) -> None:
     """Deletes the image and waits until it is gone; gone already is fine.
 
     An image that stays LOCKED without a SOURCE is left from a frontend that died right behind the allocation: nothing
-    ever frees it, so after a while it is deleted by force.
+    ever frees it, so after `locked_seconds` it is deleted by force.
 
     Raises:
         WrongState: a machine uses it.
         ImageFailed: the driver couldn't remove it, or not in time.
     """
     try:
-        image = _wait_made(client, image_id, min(timeout_seconds, STATE_SECONDS), stop)
+        image = _wait_made(client, image_id, locked_seconds, stop)
         if image.state in _BUSY and not image.source:
             client.call("image.delete", image_id, True)
         elif image.state != ImageState.DELETE:

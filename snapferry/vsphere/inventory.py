@@ -13,7 +13,7 @@ from snapferry.vsphere import hardware
 from snapferry.vsphere.errors import InventoryIncomplete
 from snapferry.vsphere.hardware import Names
 from snapferry.vsphere.models import PowerState, SourceVm
-from snapferry.vsphere.properties import Found, read_inventory, read_objects, read_with_ancestors
+from snapferry.vsphere.properties import Found, read_inventory, read_object, read_objects, read_with_ancestors
 
 if TYPE_CHECKING:
     from snapferry.vsphere.session import Session
@@ -69,7 +69,7 @@ def read_vm(session: "Session", moref: str) -> SourceVm:
     """
     vm = session.bind(vim.VirtualMachine, moref)
     found = read_with_ancestors(session, f"read the VM {moref}", vm, VM_PATHS)
-    tree = {one.moref: one for one in found}
+    tree = {moref: Found(vm, {}), **{one.moref: one for one in found}}
     values = tree[moref].values
     around = [*_refs(values, "datastore"), *_refs(values, "network"), *_refs(values, "runtime.host")]
     wanted = {vim.Datastore: DATASTORE_PATHS, vim.Network: NETWORK_PATHS, vim.HostSystem: ("name",)}
@@ -105,12 +105,10 @@ def datastore_names(session: "Session", what: str, stores: Iterable[Any]) -> Map
 
 def datastore_free_bytes(session: "Session", vm: SourceVm) -> dict[str, int]:
     """Free bytes, by name, of every datastore that the VM uses."""
-    bound = session.bind(vim.VirtualMachine, vm.moref)
     what = f"read the datastores of {vm.name}"
-    owner = read_objects(session, what, [bound], {vim.VirtualMachine: ("datastore",)})
-    stores = owner[0].values.get("datastore", ())
+    stores = read_object(session, what, vim.VirtualMachine, vm.moref, ("datastore",)).get("datastore", ())
     found = read_objects(session, what, stores, {vim.Datastore: ("name", "summary.freeSpace")})
-    return {one.values["name"]: int(one.values.get("summary.freeSpace", 0)) for one in found}
+    return {one.values.get("name", one.moref): int(one.values.get("summary.freeSpace", 0)) for one in found}
 
 
 def _source_vm(found: Found, tree: Mapping[str, Found], vcenter_uuid: str) -> SourceVm:

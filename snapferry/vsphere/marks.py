@@ -7,7 +7,7 @@ from pyVmomi import vim
 from snapferry.errors import SourceError
 from snapferry.vsphere.inventory import plain_name
 from snapferry.vsphere.models import SourceVm
-from snapferry.vsphere.properties import read_objects
+from snapferry.vsphere.properties import read_object
 from snapferry.vsphere.waits import run_task
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def set_nics_start_connected(session: "Session", vm: SourceVm, connected: dict[i
     Raises:
         SourceError: the VM has no card of that key, or it couldn't be changed.
     """
-    devices = _read(session, vm, "config.hardware.device")
+    devices = _read(session, vm, "config.hardware.device") or ()
     cards = {one.key: one for one in devices if isinstance(one, vim.vm.device.VirtualEthernetCard)}
     missing = [key for key in connected if key not in cards]
     if missing:
@@ -41,7 +41,7 @@ def set_nics_start_connected(session: "Session", vm: SourceVm, connected: dict[i
 
 def rename(session: "Session", vm: SourceVm, new_name: str) -> None:
     """Renames the VM in the inventory; its files keep their names. Raises Refused where the name is taken."""
-    if plain_name(_read(session, vm, "name")) != new_name:
+    if plain_name(_read(session, vm, "name") or "") != new_name:
         _reconfigure(session, vm, f"rename {vm.name} to {new_name}", vim.vm.ConfigSpec(name=new_name))
 
 
@@ -60,9 +60,7 @@ def mark_migrated(session: "Session", vm: SourceVm, new_name: str, note: str) ->
 
 
 def _read(session: "Session", vm: SourceVm, path: str) -> Any:
-    bound = session.bind(vim.VirtualMachine, vm.moref)
-    found = read_objects(session, f"read the VM {vm.name}", [bound], {vim.VirtualMachine: (path,)})
-    return found[0].values.get(path)
+    return read_object(session, f"read the VM {vm.name}", vim.VirtualMachine, vm.moref, (path,)).get(path)
 
 
 def _reconfigure(session: "Session", vm: SourceVm, what: str, spec: Any) -> None:

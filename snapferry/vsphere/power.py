@@ -10,10 +10,10 @@ from pyVmomi import vim
 
 from snapferry.errors import SourceError
 from snapferry.plan import OnShutdownTimeout
-from snapferry.vsphere.errors import NotInTime, ShutdownRefused, ShutdownTimeout
+from snapferry.vsphere.errors import InventoryIncomplete, NotInTime, ShutdownRefused, ShutdownTimeout
 from snapferry.vsphere.models import PowerState, SourceVm
-from snapferry.vsphere.properties import read_objects
-from snapferry.vsphere.waits import Watched, run_task, wait_for
+from snapferry.vsphere.properties import read_object
+from snapferry.vsphere.waits import Watched, run_task, wait_for, when_free
 
 if TYPE_CHECKING:
     from snapferry.vsphere.session import Session
@@ -39,10 +39,11 @@ REVERT_TASKS = ("vm.Snapshot.revert", "VirtualMachine.revertToCurrentSnapshot")
 
 def power_state(session: "Session", vm_moref: str) -> PowerState:
     """The VM's power state now. Raises VmGone."""
-    bound = session.bind(vim.VirtualMachine, vm_moref)
     what = f"tell the power state of {vm_moref}"
-    found = read_objects(session, what, [bound], {vim.VirtualMachine: (POWER_PATH,)})
-    return PowerState(str(found[0].values[POWER_PATH]))
+    values = read_object(session, what, vim.VirtualMachine, vm_moref, (POWER_PATH,))
+    if POWER_PATH not in values:
+        raise InventoryIncomplete(f"vCenter doesn't {what}.", "See whether the user has System.Read on the VM.")
+    return PowerState(str(values[POWER_PATH]))
 
 
 def shutdown_guest(
@@ -62,7 +63,7 @@ def shutdown_guest(
         Stopped, MissingPrivilege, SourceError.
     """
     try:
-        if not _ask_guest(session, vm):
+        if not when_free(session, lambda: _ask_guest(session, vm), timeout_seconds):
             return
         _wait_for_power(session, vm.moref, PowerState.OFF, timeout_seconds, f"shut {vm.name} down", stop)
     except (ShutdownRefused, NotInTime) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyVmomi import vim, vmodl
 
 from snapferry.errors import SourceError
+from snapferry.vsphere.errors import InventoryIncomplete
 
 if TYPE_CHECKING:
     from snapferry.vsphere.session import Session
@@ -40,6 +41,20 @@ def read_objects(session: "Session", what: str, objects: Iterable[Any], wanted: 
     spec = vmodl.query.PropertyCollector.ObjectSpec
     unique = {one._moId: one for one in objects}
     return _retrieve(session, what, [spec(obj=one) for one in unique.values()], wanted) if unique else []
+
+
+def read_object(session: "Session", what: str, kind: Any, moref: str, paths: Iterable[str]) -> dict[str, Any]:
+    """Those of the wanted properties of one object that are set and may be read.
+
+    Raises:
+        VmGone, SnapshotGone, SourceError: it is no longer there.
+        InventoryIncomplete: vCenter tells nothing of it.
+    """
+    for found in read_objects(session, what, [session.bind(kind, moref)], {kind: paths}):
+        return found.values
+    raise InventoryIncomplete(
+        f"vCenter couldn't {what}: it tells nothing of {moref}.", "See whether the user has System.Read on it."
+    )
 
 
 def read_inventory(session: "Session", what: str, wanted: Wanted) -> list[Found]:

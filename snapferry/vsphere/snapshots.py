@@ -12,7 +12,7 @@ from snapferry.vsphere.errors import ConsolidationNeeded, InventoryIncomplete, N
 from snapferry.vsphere.hardware import Names
 from snapferry.vsphere.inventory import datastore_names
 from snapferry.vsphere.models import Snapshot, SourceVm
-from snapferry.vsphere.properties import read_objects
+from snapferry.vsphere.properties import read_object
 from snapferry.vsphere.waits import Watched, let_end, run_task, wait_for
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def create_snapshot(session: "Session", vm: SourceVm, name: str, description: st
         MissingPrivilege, TaskFailed, NotInTime, SourceError: it couldn't be made.
     """
     _wait_for_tasks(session, vm)
-    same = [one for one in _tree(session, vm) if one.name == name]
+    same = [one for one in _tree(session, f"look for the snapshot {name}", vm.moref) if one.name == name]
     if same:
         raise SnapshotExists(
             f"{vm.name} has a snapshot {name!r} already ({same[-1].moref}).",
@@ -73,17 +73,14 @@ def read_snapshot(session: "Session", moref: str) -> Snapshot:
         InventoryIncomplete: vCenter doesn't tell its configuration.
     """
     what = f"read the snapshot {moref}"
-    bound = session.bind(vim.vm.Snapshot, moref)
-    paths = ("config.hardware.device", "vm")
-    values = read_objects(session, what, [bound], {vim.vm.Snapshot: paths})[0].values
+    values = read_object(session, what, vim.vm.Snapshot, moref, ("config.hardware.device", "vm"))
     devices, owner = values.get("config.hardware.device"), values.get("vm")
     if devices is None or owner is None:
         raise InventoryIncomplete(
             f"vCenter doesn't tell the disks of the snapshot {moref}.",
             "See whether the user has System.Read on the VM.",
         )
-    tree = read_objects(session, what, [owner], {vim.VirtualMachine: ("snapshot",)})[0].values.get("snapshot")
-    named = next((one for one in hardware.snapshots_of(tree) if one.moref == moref), None)
+    named = next((one for one in _tree(session, what, owner._moId) if one.moref == moref), None)
     if named is None:
         raise SnapshotGone(f"The snapshot {moref} is no longer in its VM's tree.", "Somebody removed it.")
     backings: list[Any] = [one.backing for one in devices if isinstance(one, vim.vm.device.VirtualDisk)]
@@ -100,7 +97,8 @@ def remove_snapshot(session: "Session", vm: SourceVm, moref: str) -> None:
         ConsolidationNeeded: the files couldn't be merged, even when asked once more.
         MissingPrivilege, VmGone, TaskFailed, NotInTime, SourceError: it couldn't be removed.
     """
-    there = next((one for one in _tree(session, vm) if one.moref == moref), None)
+    tree = _tree(session, f"look for the snapshot {moref}", vm.moref)
+    there = next((one for one in tree if one.moref == moref), None)
     if there is not None:
         if not there.name.startswith(PREFIX):
             raise Refused(f"The snapshot {there.name!r} of {vm.name} isn't ours.", "Remove it by hand if it may go.")
@@ -142,19 +140,15 @@ def _consolidate(session: "Session", vm: SourceVm) -> None:
         ) from error
 
 
-def _tree(session: "Session", vm: SourceVm) -> tuple[Snapshot, ...]:
+def _tree(session: "Session", what: str, vm_moref: str) -> tuple[Snapshot, ...]:
     """The VM's snapshots as they are now."""
-    bound = session.bind(vim.VirtualMachine, vm.moref)
-    what = f"read the snapshots of {vm.name}"
-    found = read_objects(session, what, [bound], {vim.VirtualMachine: ("snapshot",)})
-    return hardware.snapshots_of(found[0].values.get("snapshot"))
+    found = read_object(session, what, vim.VirtualMachine, vm_moref, ("snapshot",))
+    return hardware.snapshots_of(found.get("snapshot"))
 
 
 def _wait_for_tasks(session: "Session", vm: SourceVm) -> None:
     """Waits for tasks on the VM that still run: one may be the creation whose answer was lost."""
     deadline = time.monotonic() + CREATE_SECONDS
-    bound = session.bind(vim.VirtualMachine, vm.moref)
-    what = f"read the tasks of {vm.name}"
-    found = read_objects(session, what, [bound], {vim.VirtualMachine: ("recentTask",)})
-    for task in found[0].values.get("recentTask", ()):
+    found = read_object(session, f"read the tasks of {vm.name}", vim.VirtualMachine, vm.moref, ("recentTask",))
+    for task in found.get("recentTask", ()):
         let_end(session, task, deadline)

@@ -5,11 +5,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pyVmomi import vim, vmodl
 
-from snapferry.errors import SourceError, Stopped
+from snapferry.errors import SnapferryError, SourceError, Stopped
 from snapferry.vsphere import faults
 from snapferry.vsphere.errors import NotInTime, OtherTaskRuns, TaskFailed
 
@@ -24,6 +24,7 @@ PAUSE_SECONDS = 1.0
 """Before a task is started again that another one was in the way of."""
 
 Values = dict[str, Any]
+T = TypeVar("T")
 
 
 class Watched(NamedTuple):
@@ -92,10 +93,24 @@ def run_task(session: "Session", what: str, start: Callable[[], Any], timeout_se
         start: makes the call that returns the task; called again only after vCenter said that it did nothing.
     """
     deadline = time.monotonic() + timeout_seconds
+
+    def run() -> Any:
+        task = session.call(what, start)
+        return wait_for_task(session, task, max(0.0, deadline - time.monotonic()), what)
+
+    return when_free(session, run, timeout_seconds)
+
+
+def when_free(session: "Session", act: Callable[[], T], timeout_seconds: float) -> T:
+    """Acts, and again each time that another task that was in the way has ended.
+
+    Raises:
+        OtherTaskRuns: there is still one after the time.
+    """
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            task = session.call(what, start)
-            return wait_for_task(session, task, max(0.0, deadline - time.monotonic()), what)
+            return act()
         except OtherTaskRuns as busy:
             if time.monotonic() >= deadline:
                 raise
@@ -135,8 +150,8 @@ class _Watch:
         if self._collector is not None:
             try:
                 self._session.call("end a wait", self._collector.DestroyPropertyCollector)
-            except SourceError:
-                self._collector = None
+            except SnapferryError as error:
+                log.debug("A property collector is left to its login's end: %s", error.cause)
 
     def _poll(self, seconds: float) -> Values | None:
         try:

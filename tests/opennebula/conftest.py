@@ -15,9 +15,10 @@ from snapferry.lab.ca import Certificate, CertificateAuthority
 from snapferry.lab.config import LabNetwork, LabOneDatastore, LabOpenNebula
 from snapferry.lab.opennebula import Frontend
 from snapferry.opennebula import Client, OpenNebulaLogin
+from snapferry.opennebula.models import Datastore
 from snapferry.vsphere.models import PowerState, SourceDisk, SourceNic, SourceVm
 
-PASSWORD = "canary-4711"
+PASSWORD = "canary-4711"  # noqa: S105 -- a canary: it may stand in no message
 MakeClient = Callable[..., Client]
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 Serve = Callable[..., str]
@@ -131,3 +132,11 @@ def make_vm(**fields: Any) -> SourceVm:
         "disks": (make_disk(2000), make_disk(2001)), "nics": (make_nic(),),
     }  # fmt: skip
     return SourceVm(**(values | fields))
+
+
+def make_datastore(free_mib: int = 100, base: Path | str = "/var/lib/one//datastores/1", **fields: object) -> Datastore:
+    values = {
+        "id": 1, "name": "default", "kind": 0, "ds_mad": "fs", "tm_mad": "shared", "base_path": str(base),
+        "free_mib": free_mib, "total_mib": 1000, "attributes": {},
+    }  # fmt: skip
+    return Datastore.model_validate(values | fields)

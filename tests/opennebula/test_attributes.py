@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from snapferry.opennebula.attributes import (
     MAX_VALUE_BYTES,
+    Found,
     Value,
     change,
     check_name,
@@ -21,8 +22,15 @@ from snapferry.opennebula.attributes import (
 from snapferry.opennebula.errors import BadName, NotRepresentable
 
 NAMES = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
-TEXTS = st.text(max_size=60) | st.sampled_from(['a"b', "]]>", "a\\", "x]]", "l1\nl2", "[A=1,B=2]", "<X>&amp;</X>", "žluť"])
+TEXTS = st.text(max_size=60) | st.sampled_from(
+    ['a"b', "]]>", "a\\", "x]]", "l1\nl2", "[A=1,B=2]", "<X>&amp;</X>", "žluť"]
+)
 VECTORS = st.dictionaries(NAMES, TEXTS, max_size=4)
+
+
+def _read(text: str) -> Found:
+    """What the frontend's XML parser makes of it."""
+    return read_attributes(ElementTree.fromstring(text))  # noqa: S314
 
 
 def _kept(value: Value) -> Value:
@@ -36,21 +44,21 @@ def test_every_value_comes_back_as_it_was_or_is_refused(attributes: dict[str, st
         text = render(attributes)
     except NotRepresentable:
         return
-    found = read_attributes(ElementTree.fromstring(text))
+    found = _read(text)
     assert found == {name: _kept(value) for name, value in attributes.items() if _kept(value)}
 
 
 @given(st.text(max_size=200))
 def test_base64_makes_any_value_representable(value: str) -> None:
     packed = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
-    assert read_attributes(ElementTree.fromstring(render({"BLOB": packed}))).get("BLOB", "") == packed
+    assert _read(render({"BLOB": packed})).get("BLOB", "") == packed
 
 
 @given(st.text(max_size=300), st.integers(1, 100))
 def test_cleaned_text_is_always_representable(text: str, most: int) -> None:
     cleaned = clean_text(text, most)
     assert len(cleaned.encode()) <= most
-    assert read_attributes(ElementTree.fromstring(render({"DESCRIPTION": cleaned}))).get("DESCRIPTION", "") == cleaned
+    assert _read(render({"DESCRIPTION": cleaned})).get("DESCRIPTION", "") == cleaned
 
 
 def test_cleaning_changes_no_more_than_it_has_to() -> None:
@@ -58,9 +66,11 @@ def test_cleaning_changes_no_more_than_it_has_to() -> None:
     assert "]]>" not in clean_text("]]]>>]]>")
 
 
-@pytest.mark.parametrize("value", ["a]]>b", "a\x01b", " a", "a\n", "\rx\r", "\ud800", "\ufffe", "\x85x", "a" * (MAX_VALUE_BYTES + 1)])
+@pytest.mark.parametrize(
+    "value", ["a]]>b", "a\x01b", " a", "a\n", "\rx\r", "\ud800", "\ufffe", "\x85x", "a" * (MAX_VALUE_BYTES + 1)]
+)
 def test_a_value_that_would_not_come_back_is_refused_with_its_name(value: str) -> None:
-    with pytest.raises(NotRepresentable, match="MIG_KEY.*base64"):
+    with pytest.raises(NotRepresentable, match=r"MIG_KEY.*base64"):
         render({"MIG_KEY": value})
     with pytest.raises(NotRepresentable, match="MIG/KEY"):
         render({"MIG": {"KEY": value}})
@@ -81,7 +91,7 @@ def test_names_that_become_the_same_in_upper_case_are_refused() -> None:
 
 def test_several_vectors_of_one_name_come_back_in_their_order() -> None:
     disks = [{"IMAGE_ID": "7"}, {"IMAGE_ID": "3"}, {"IMAGE_ID": "5"}]
-    assert read_attributes(ElementTree.fromstring(render({"DISK": disks}))) == {"DISK": disks}
+    assert _read(render({"DISK": disks})) == {"DISK": disks}
 
 
 def test_an_update_removes_what_is_empty_and_sets_the_rest() -> None:

@@ -24,7 +24,7 @@ def _reply(request: BaseHTTPRequestHandler, body: bytes, status: int = 200) -> N
 
 
 def _answers(*values: object) -> bytes:
-    return xmlrpc.client.dumps((list(values),), methodresponse=True).encode()  # type: ignore[arg-type]
+    return xmlrpc.client.dumps((list(values),), methodresponse=True).encode()
 
 
 def test_a_call_brings_the_frontends_answer(world: World) -> None:
@@ -147,7 +147,7 @@ def test_the_secret_stands_in_no_error_even_if_the_frontend_repeats_it(serve: Se
     fault = xmlrpc.client.dumps(xmlrpc.client.Fault(-503, f"bad token at {PASSWORD}")).encode()
     for body in (_answers(False, f"[one.x] no {PASSWORD}", 8192, -1), fault):
         with pytest.raises(CallFailed) as caught:
-            client_of(serve(lambda request, _, body=body: _reply(request, body))).version()  # type: ignore[misc]
+            client_of(serve(lambda request, _, body=body: _reply(request, body))).version()
         assert PASSWORD not in str(caught.value)
 
 

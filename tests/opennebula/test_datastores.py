@@ -1,7 +1,5 @@
 """Datastores are found by name or ID, and room is counted with what was promised."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,16 +7,7 @@ from hypothesis import strategies as st
 from snapferry.errors import Refused
 from snapferry.opennebula import NoSpace, NoSuchObject, check_space, find_datastore, list_datastores
 from snapferry.opennebula.datastores import mib_of
-from snapferry.opennebula.models import Datastore
-from tests.opennebula.conftest import World
-
-
-def make_datastore(free_mib: int = 100, base: Path | str = "/var/lib/one//datastores/1", **fields: object) -> Datastore:
-    values = {
-        "id": 1, "name": "default", "kind": 0, "ds_mad": "fs", "tm_mad": "shared", "base_path": str(base),
-        "free_mib": free_mib, "total_mib": 1000, "attributes": {},
-    }  # fmt: skip
-    return Datastore.model_validate(values | fields)
+from tests.opennebula.conftest import World, make_datastore
 
 
 def test_a_datastore_is_found_by_name_or_id(world: World) -> None:

@@ -20,7 +20,8 @@ from snapferry.opennebula.faults import named_error
 ANSWERS = [
     ("system.version", 256, "[one.system.version] User couldn't be authenticated, aborting call.", WrongPassword),
     ("image.info", 512, "[one.image.info] User [2] : Not authorized to perform USE IMAGE [0].", NotAllowed),
-    ("image.allocate", 512, "[one.image.allocate] User [2] : Template includes a restricted attribute SOURCE.", NotAllowed),
+    ("image.allocate", 512, "[one.image.allocate] User [2] : Template includes a restricted attribute SOURCE.",
+     NotAllowed),
     ("image.update", 512, "[one.image.update] User [0] : IMAGE is locked. [0].", Locked),
     (
         "image.allocate", 512,
@@ -30,7 +31,8 @@ ANSWERS = [
     ("image.allocate", 2048, "[one.image.allocate] Not enough space in datastore", NoSpace),
     ("image.lock", 2048, "[one.image.lock] 1795373275", Locked),
     ("image.delete", 2048, "[one.image.delete] Cannot delete image. There are 1 VMs using it.", WrongState),
-    ("image.rename", 2048, "[one.image.rename] image cannot be renamed to a because it collides with image 1", NameTaken),
+    ("image.rename", 2048, "[one.image.rename] image cannot be renamed to a because it collides with image 1",
+     NameTaken),
     (
         "vm.action", 2048,
         '[one.vm.action] Error performing action "poweroff-hard": This action is not available for state POWEROFF',
@@ -58,13 +60,16 @@ ANSWERS = [
     ),
     ("vn.hold", 8192, "[one.vn.hold] Address is not part of the address range or in use.", AddressTaken),
     ("template.update", 4096, "[one.template.update] Wrong update type", CallFailed),
-    ("image.update", 8192, "[one.image.update] Cannot update template. Parse error: XML Template malformed.", CallFailed),
+    ("image.update", 8192, "[one.image.update] Cannot update template. Parse error: XML Template malformed.",
+     CallFailed),
     ("image.info", 0x12345, "[one.image.info] of a later version", CallFailed),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("method", "code", "message", "expected"), ANSWERS)
-def test_an_answer_becomes_its_named_error(method: str, code: int, message: str, expected: type[SnapferryError]) -> None:
+def test_an_answer_becomes_its_named_error(
+    method: str, code: int, message: str, expected: type[SnapferryError]
+) -> None:
     error = named_error(method, code, message)
     assert type(error) is expected
     assert error.next_step

@@ -77,15 +77,14 @@ def test_an_image_of_the_same_name_that_isnt_ours_is_left_alone(world: World) ->
 
 
 def test_an_image_that_stays_locked_without_a_file_is_named_and_removed(world: World) -> None:
-    world.frontend.set_fault("image_stuck")
+    world.frontend.set_fault("image_stuck", message="killed")
     with pytest.raises(ImageFailed, match="LOCKED without a file"):
         _create(world, timeout_seconds=0.2, attributes={})
     assert list_images(world.client) == []
 
 
-@pytest.mark.slow
 def test_a_stuck_image_of_a_killed_run_is_replaced(world: World) -> None:
-    world.frontend.set_fault("image_stuck")
+    world.frontend.set_fault("image_stuck", message="killed")
     stop = threading.Event()
     threading.Timer(0.3, stop.set).start()
     with pytest.raises(Stopped):
@@ -121,7 +120,7 @@ def test_what_is_refused_leaves_nothing(world: World, fields: dict[str, Any], er
 
 
 def test_a_wait_for_an_image_ends_within_a_second_when_told_to(world: World) -> None:
-    world.frontend.set_fault("image_stuck")
+    world.frontend.set_fault("image_stuck", message="killed")
     stop = threading.Event()
     stop.set()
     began = time.monotonic()

@@ -189,8 +189,10 @@ def test_attributes_of_a_machine_can_be_set_and_removed(world: World) -> None:
 @pytest.mark.parametrize(
     ("state", "lcm", "name", "failed"),
     [
-        (3, 3, "RUNNING", False), (3, 36, "BOOT_FAILURE", True), (3, 39, "PROLOG_FAILURE", True), (8, 0, "POWEROFF", False),
-        (3, 99, "LCM_99", False), (42, 0, "STATE_42", False), (-1, 0, "STATE_-1", False), (11, 0, "CLONING_FAILURE", True),
+        (3, 3, "RUNNING", False), (3, 36, "BOOT_FAILURE", True), (3, 39, "PROLOG_FAILURE", True),
+        (8, 0, "POWEROFF", False),
+        (3, 99, "LCM_99", False), (42, 0, "STATE_42", False),
+        (-1, 0, "STATE_-1", False), (11, 0, "CLONING_FAILURE", True),
         (3, 61, "PROLOG_MIGRATE_UNKNOWN_FAILURE", True),
     ],
 )  # fmt: skip

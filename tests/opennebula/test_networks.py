@@ -25,7 +25,7 @@ from snapferry.plan import NetworkRule
 from tests.opennebula.conftest import World, make_nic
 
 MAC = "00:50:56:aa:bb:cc"
-LAN = {"NETWORK_ADDRESS": "10.0.5.0", "NETWORK_MASK": "255.255.255.0"}
+LAN: dict[str, Any] = {"NETWORK_ADDRESS": "10.0.5.0", "NETWORK_MASK": "255.255.255.0"}
 
 
 def _network(number: int = 0, name: str = "lan", ranges: tuple[AddressRange, ...] = (), **attributes: Any) -> Network:
@@ -68,14 +68,14 @@ def test_only_a_star_stands_for_other_characters(pattern: str, name: str, fits: 
 
 
 def test_an_unmapped_network_says_what_to_write_and_what_there_is() -> None:
-    with pytest.raises(UnmappedNetwork, match="'DMZ 7'.*VCENTER_NETWORK_MATCH.*lan \\(0\\)"):
+    with pytest.raises(UnmappedNetwork, match=r"'DMZ 7'.*VCENTER_NETWORK_MATCH.*lan \(0\)"):
         map_network([_network(0, "lan")], [], "DMZ 7")
     with pytest.raises(UnmappedNetwork, match="'nowhere': there is no such network"):
         map_network([_network(0, "lan")], _rules(("*", "nowhere")), "VM Network")
 
 
 def test_several_counterparts_are_refused_with_their_ids() -> None:
-    match = {"VCENTER_NETWORK_MATCH": "VM Network"}
+    match: dict[str, Any] = {"VCENTER_NETWORK_MATCH": "VM Network"}
     for networks in ([_network(3, "a", **match), _network(4, "b", **match)], [_network(3), _network(4)]):
         with pytest.raises(UnmappedNetwork, match=r"\(3\).*\(4\).*by its ID"):
             map_network(networks, _rules(("*", "lan")) if networks[0].name == "lan" else [], "VM Network")
@@ -155,6 +155,10 @@ def test_further_addresses_of_a_nic_are_said() -> None:
 # At the frontend
 
 
+def _lan(world: World) -> Network:
+    return next(one for one in list_networks(world.client) if one.name == "lan")
+
+
 def _boot(world: World, nic: dict[str, str], name: str = "web01") -> dict[str, str]:
     template = create_template(world.client, name, {"CPU": "1", "MEMORY": "64", "NIC": [nic]})
     machine = instantiate(world.client, template.id, name, hold=True, extra={})
@@ -175,14 +179,14 @@ def test_a_machine_gets_the_mac_and_the_ip_of_its_source(world: World, ip: str) 
 
 
 def test_a_machine_without_a_known_ip_gets_its_mac(world: World) -> None:
-    plan = nic_template(list_networks(world.client)[0], make_nic(MAC), True)
+    plan = nic_template(_lan(world), make_nic(MAC), True)
     nic = _boot(world, ensure_address(world.client, plan, "m1"))
     assert nic["MAC"] == MAC
     assert not nic.get("IP")
 
 
 def test_nobody_else_gets_a_kept_address(world: World) -> None:
-    network = next(one for one in list_networks(world.client) if one.name == "lan")
+    network = _lan(world)
     first = network.ranges[0].first_ip or ""
     ensure_address(world.client, nic_template(network, make_nic(MAC, first), True), "m1")
     other = _boot(world, {"NETWORK_ID": str(network.id)}, "other")
@@ -191,7 +195,7 @@ def test_nobody_else_gets_a_kept_address(world: World) -> None:
 
 def test_what_was_added_is_removed_and_nothing_else(world: World) -> None:
     before = world.frontend.state()
-    network = list_networks(world.client)[0]
+    network = _lan(world)
     ensure_address(world.client, nic_template(network, make_nic(MAC, "10.0.5.12"), True), "m1")
     ensure_address(world.client, nic_template(network, make_nic("00:50:56:00:00:02", "10.0.5.201"), True), "m2")
     removed = remove_addresses(world.client, "m1")
@@ -204,7 +208,7 @@ def test_what_was_added_is_removed_and_nothing_else(world: World) -> None:
 
 
 def test_an_address_that_the_operator_held_stays_held(world: World) -> None:
-    network = list_networks(world.client)[0]
+    network = _lan(world)
     world.client.call("vn.hold", network.id, "LEASES=[IP=10.0.5.12]")
     before = world.frontend.state()
     ensure_address(
@@ -217,7 +221,7 @@ def test_an_address_that_the_operator_held_stays_held(world: World) -> None:
 @pytest.mark.parametrize("method", ["vn.add_ar", "vn.hold"])
 def test_a_run_killed_in_between_is_finished_by_the_next(world: World, method: str) -> None:
     before = world.frontend.state()
-    network = list_networks(world.client)[0]
+    network = _lan(world)
     plan = nic_template(network, make_nic(MAC, "10.0.5.12"), True)
     world.frontend.set_fault("drop_answer" if method == "vn.add_ar" else "drop", method=method)
     with pytest.raises(Exception, match="reached"):
@@ -231,7 +235,7 @@ def test_a_run_killed_in_between_is_finished_by_the_next(world: World, method: s
 
 
 def test_a_range_in_use_isnt_removed(world: World) -> None:
-    plan = nic_template(list_networks(world.client)[0], make_nic(MAC, "10.0.5.12"), True)
+    plan = nic_template(_lan(world), make_nic(MAC, "10.0.5.12"), True)
     vector = ensure_address(world.client, plan, "m1")
     template = create_template(world.client, "web01", {"CPU": "1", "MEMORY": "64", "NIC": [vector]})
     machine = instantiate(world.client, template.id, "web01", hold=True, extra={})
@@ -242,7 +246,7 @@ def test_a_range_in_use_isnt_removed(world: World) -> None:
 
 
 def test_a_second_machine_with_the_mac_is_refused(world: World) -> None:
-    network = list_networks(world.client)[0]
+    network = _lan(world)
     plan = nic_template(network, make_nic(MAC, "10.0.5.12"), True)
     _boot(world, ensure_address(world.client, plan, "m1"))
     with pytest.raises(MacTaken):

@@ -18,8 +18,7 @@ from snapferry.opennebula import (
     update_image,
 )
 from snapferry.opennebula.models import Datastore, Image
-from tests.opennebula.conftest import World
-from tests.opennebula.test_datastores import make_datastore
+from tests.opennebula.conftest import World, make_datastore
 
 SIZE = (4 << 20) + 512
 
@@ -49,7 +48,13 @@ def test_the_images_own_file_is_found_behind_the_double_slash(world: World, imag
 def test_a_datastore_with_tm_local_works_the_same(world: World) -> None:
     datastore = find_datastore(world.client, "local")
     image = create_image(
-        world.client, name="x", size_bytes=SIZE, datastore_id=datastore.id, image_type="OS", dev_prefix="vd", attributes={}
+        world.client,
+        name="x",
+        size_bytes=SIZE,
+        datastore_id=datastore.id,
+        image_type="OS",
+        dev_prefix="vd",
+        attributes={},
     )
     assert image_path(world.client, image, datastore).is_file()
 
@@ -101,7 +106,7 @@ def test_a_worker_without_the_file_is_told_what_to_mount(world: World, image: Im
 
 
 def test_a_worker_without_the_folder_is_told_what_to_mount() -> None:
-    with pytest.raises(StorageNotReached, match="/nowhere/at/all.*mount"):
+    with pytest.raises(StorageNotReached, match=r"/nowhere/at/all.*mount"):
         check_placement(make_datastore(base="/nowhere//at/all"))
 
 
@@ -150,12 +155,11 @@ def test_a_worker_that_may_not_write_is_told_whom_to_be(world: World, image: Ima
     os.chown(path, 12345, 12345)
     os.seteuid(54321)
     try:
-        with pytest.raises(StorageNotReached, match="54321.*oneadmin"):
+        with pytest.raises(StorageNotReached, match=r"54321.*oneadmin"):
             image_path(world.client, image, datastore)
-        path_mode = 0o666
     finally:
         os.seteuid(0)
-    path.chmod(path_mode)
+    path.chmod(0o666)
     os.seteuid(54321)
     try:
         with pytest.raises(StorageNotReached, match="belongs to user 12345"):

@@ -18,10 +18,11 @@ from snapferry.opennebula import (
     unlock_template,
     update_template,
 )
+from snapferry.opennebula.attributes import Value
 from snapferry.plan import MigrationPlan
 from tests.opennebula.conftest import World, make_vm
 
-SMALL = {"CPU": "1", "MEMORY": "64", "SNAPFERRY": {"ID": "m1", "OWN_ID": ""}}
+SMALL: dict[str, Value] = {"CPU": "1", "MEMORY": "64", "SNAPFERRY": {"ID": "m1", "OWN_ID": ""}}
 
 
 def test_a_template_comes_back_as_it_was_built(world: World) -> None:
@@ -55,7 +56,9 @@ def test_another_migrations_template_of_that_name_is_left_alone(world: World, ot
 
 def test_an_update_replaces_every_disk_and_leaves_the_rest(world: World) -> None:
     template = create_template(world.client, "web01", SMALL | {"DISK": [{"IMAGE_ID": "1"}]})
-    update_template(world.client, template.id, {"DISK": [{"IMAGE_ID": "5"}, {"IMAGE_ID": "6"}], "SNAPFERRY_CUTOVER": {}})
+    update_template(
+        world.client, template.id, {"DISK": [{"IMAGE_ID": "5"}, {"IMAGE_ID": "6"}], "SNAPFERRY_CUTOVER": {}}
+    )
     found = read_template(world.client, template.id).attributes
     assert found["DISK"] == [{"IMAGE_ID": "5"}, {"IMAGE_ID": "6"}]
     assert found["SNAPFERRY"] == {"ID": "m1"}

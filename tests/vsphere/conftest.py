@@ -61,7 +61,10 @@ VMS = (
     plain("track-off", power="off"),
     plain("track-old", hardware_version=4),
     plain("changes-off", power="off", change_tracking=True),
-    *(plain(name, shutdown=0.2) for name in ("shut", "shut-hangs-abort", "shut-hangs-off", "shut-stopped")),
+    *(
+        plain(name, shutdown=0.2)
+        for name in ("shut", "shut-hangs-abort", "shut-hangs-off", "shut-stopped", "shut-busy")
+    ),
     *(plain(name, tools="not-running") for name in ("shut-no-tools-abort", "shut-no-tools-off")),
     *(plain(name) for name in ("power", "events", "power-race")),
     plain("nics", nics=(LabNic(network="VM Network"), LabNic(network="storage"))),

@@ -6,6 +6,7 @@ import pytest
 
 from snapferry.errors import Refused
 from snapferry.lab import Lab
+from snapferry.seams import Changes
 from snapferry.transfer.extents import Extents
 from snapferry.vsphere import (
     ChangesUnknown,
@@ -101,7 +102,8 @@ def test_changes_are_asked_page_by_page_to_the_end_of_the_disk(lab: Lab, session
     capacity = vm.disks[0].capacity_bytes
     asked = calls(lab, "QueryChangedDiskAreas")
     first = create_snapshot(session, vm, "snapferry-scattered-r1", "")
-    everything = ChangeTracking(session, vm.moref, first.moref, first.disks[0]).since(None)
+    changes: Changes = ChangeTracking(session, vm.moref, first.moref, first.disks[0])
+    everything = changes.since(None)
     pages = calls(lab, "QueryChangedDiskAreas") - asked
     # The lab puts the data in 150 runs over the whole disk, the last of them at its very end, 512 bytes past a block,
     # and answers in pages of 20 with an empty one now and then.

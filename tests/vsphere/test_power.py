@@ -86,6 +86,13 @@ def test_waiting_for_a_guest_stops_when_told_to(lab: Lab, session: Session, find
     assert lab.control.power(vm.name) == "poweredOn"
 
 
+def test_a_task_that_is_in_the_way_of_the_shutdown_is_waited_for(lab: Lab, session: Session, find: Find) -> None:
+    vm = find("shut-busy")
+    lab.control.set_fault("method", method="ShutdownGuest", fault="TaskInProgress", message="Another task runs.")
+    shutdown_guest(session, vm, 30, ABORT, Event())
+    assert lab.control.power(vm.name) == "poweredOff"
+
+
 def test_power_is_changed_once_however_often_it_is_asked_for(lab: Lab, session: Session, find: Find) -> None:
     vm = find("power")
     before = lab.control.counters().calls

@@ -45,7 +45,7 @@ class Faults:
             self._set.clear()
 
     def strikes(self, name: str, method: str | None = None) -> dict[str, Any] | None:
-        """The fault's arguments if it strikes now, and counts it; None otherwise."""
+        """The fault's arguments (there may be none) if it strikes now, and counts it; None otherwise."""
         with self._lock:
             fault = self._set.get(name)
             if not fault or fault.left == 0 or fault.arguments.get("method", method) != method:

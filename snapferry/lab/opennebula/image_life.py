@@ -18,7 +18,7 @@ def new_source(world: World, image: Image) -> str:
 
 def create(world: World, image: Image) -> None:
     """The driver makes an empty image, a moment from now."""
-    if world.faults.strikes("image_stuck"):
+    if world.faults.strikes("image_stuck") is not None:
         return
     world.jobs.after(world.delay(world.config.image_delay), lambda: _created(world, image.id))
 
@@ -30,7 +30,7 @@ def _created(world: World, image_id: int) -> None:
             return
         source = new_source(world, image)
         fault = world.faults.strikes("image_error")
-        if fault or image.size <= 0 or image.type not in (0, 2):
+        if fault is not None or image.size <= 0 or image.type not in (0, 2):
             fail(image, (fault or {}).get("message", "Error creating image: Command mkfs failed."))
             return
         world.store.create(Path(source), image.size << 20)

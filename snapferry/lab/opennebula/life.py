@@ -70,7 +70,7 @@ def prolog(world: World, machine: Machine) -> None:
     number = machine.step
 
     def run() -> None:
-        problem = fault.get("message", "the transfer driver failed") if fault else ""
+        problem = "" if fault is None else fault.get("message", "the transfer driver failed")
         try:
             if not problem:
                 provide(world.store, work)
@@ -100,7 +100,7 @@ def boot(world: World, machine: Machine, lcm: Lcm) -> None:
 
 def _booted(world: World, machine: Machine) -> None:
     fault = world.faults.strikes("boot")
-    if fault:
+    if fault is not None:
         problem = f"Error deploying virtual machine: {fault.get('message', 'the hypervisor failed')}"
         if machine.lcm == Lcm.BOOT:
             _failed(machine, Lcm.BOOT_FAILURE, problem)
@@ -109,7 +109,7 @@ def _booted(world: World, machine: Machine) -> None:
             _failed(machine, Lcm.LCM_INIT, problem)
         return
     strange = world.faults.strikes("unknown_state")
-    if strange:
+    if strange is not None:
         machine.lcm = int(strange.get("lcm_state", 70))
         _then(world, machine, lambda: run(machine))
     else:

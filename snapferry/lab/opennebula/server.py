@@ -88,20 +88,20 @@ class Server(ThreadingHTTPServer):
                 given = method.run(Call(self.world, user, next(self._requests)), *parameters)
         except OneError as error:
             return wire.failure(request.method, error)
-        if self.world.faults.strikes("drop_answer", name):
+        if self.world.faults.strikes("drop_answer", name) is not None:
             raise Cut
         return wire.success(given)
 
     def _strike_before(self, name: str) -> None:
         slow = self.world.faults.strikes("slow", name)
-        if slow:
+        if slow is not None:
             self.ended.wait(float(slow.get("seconds", 1)))
-        if self.world.faults.strikes("drop", name):
+        if self.world.faults.strikes("drop", name) is not None:
             raise Cut
 
     def _refuse(self, name: str) -> None:
         refused = self.world.faults.strikes("refuse", name)
-        if refused:
+        if refused is not None:
             raise OneError(Code(refused.get("code", Code.INTERNAL)), refused.get("message", "Refused by a fault."))
 
 

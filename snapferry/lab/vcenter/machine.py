@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snapferry.lab.vcenter.service import VCenter
 
 ON, OFF = "poweredOn", "poweredOff"
+RECENT_TASKS = 5
 
 
 class SnapshotNode(NamedTuple):
@@ -34,7 +35,7 @@ class SnapshotNode(NamedTuple):
 
 
 class Machine:
-    """A VM. Whoever changes it holds it by `busy` or `exclusively`; readers go by its properties in the store."""
+    """A VM. Whoever changes it holds it by `hold` or `exclusively`; readers go by its properties in the store."""
 
     def __init__(self, vcenter: "VCenter", config: LabVm, host: HostProcess, folder: Any) -> None:
         self.vcenter = vcenter
@@ -58,23 +59,28 @@ class Machine:
 
     # Who may change it ---------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def busy(self, task: Any) -> Iterator[None]:
-        """Holds the VM for a task. Raises TaskInProgress where another one does."""
+    def hold(self, task: Any) -> None:
+        """Holds the VM for a task until `release`. Raises TaskInProgress where another one does."""
         if not self._lock.acquire(blocking=False):
             raise vim.fault.TaskInProgress(task=self._task or task, msg="Another task is already in progress.")
         self._task = task
-        try:
-            yield
-        finally:
-            self._task = None
-            self._lock.release()
+
+    def release(self) -> None:
+        """Ends a task's hold."""
+        self._task = None
+        self._lock.release()
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Holds the VM, once whoever holds it is done."""
         with self._lock:
             yield
+
+    def add_recent_task(self, task: Any) -> None:
+        """Shows the task at the VM."""
+        store = self.vcenter.store
+        with store.condition:
+            store.change(self.mo, recentTask=[*store.get(self.mo, "recentTask"), task][-RECENT_TASKS:])
 
     # What it is ----------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ def start_task(call: Call, machine: Machine, work: Callable[[], Any]) -> Any:
     """Starts a task that holds the VM while `work` runs."""
     faults = call.vcenter.faults
 
-    def run(task: Any) -> Any:
-        with machine.busy(task):
+    def run() -> Any:
+        try:
             slow = faults.take("slow_task", method=call.method, vm=machine.lab.name)
             if slow:
                 call.vcenter.stop_event.wait(float(slow["seconds"]))
@@ -27,8 +27,12 @@ def start_task(call: Call, machine: Machine, work: Callable[[], Any]) -> Any:
             if failing:
                 raise make_fault(str(failing["fault"]), str(failing.get("message", "")))
             return work()
+        finally:
+            machine.release()
 
-    return call.vcenter.tasks.start(machine.mo, call.info.name, call.user.account.name, run)
+    task = call.vcenter.tasks.start(machine.mo, call.info.name, call.user.account.name, machine.hold, run)
+    machine.add_recent_task(task)
+    return task
 
 
 def _tell(call: Call, machine: Machine, what: str) -> None:

@@ -21,11 +21,14 @@ class Tasks:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def start(self, entity: Any, name: str, user: str, work: Callable[[Any], Any]) -> Any:
-        """Runs `work(task)` in a thread of its own; returns the task at once.
+    def start(
+        self, entity: Any, name: str, user: str, hold: Callable[[Any], None], work: Callable[[], Any]
+    ) -> Any:
+        """Runs `work` in a thread of its own; returns the task at once.
 
         Args:
             name: `VirtualMachine.createSnapshot`.
+            hold: gets the task before `work` starts, in the order of the calls; may raise the fault that it ends with.
             work: returns the task's result, or raises the fault that the task ends with.
         """
         task = vim.Task(self._store.next_id("task"))
@@ -45,13 +48,20 @@ class Tasks:
             eventChainId=int(task._moId.rpartition("-")[2]),
         )
         self._store.add(task, info=info)
-        threading.Thread(target=self._run, args=(task, work), name=task._moId, daemon=True).start()
+        refused = None
+        try:
+            hold(task)
+        except vmodl.MethodFault as fault:
+            refused = fault
+        threading.Thread(target=self._run, args=(task, work, refused), name=task._moId, daemon=True).start()
         return task
 
-    def _run(self, task: Any, work: Callable[[Any], Any]) -> None:
+    def _run(self, task: Any, work: Callable[[], Any], refused: Any) -> None:
         state, result, error = vim.TaskInfo.State.success, None, None
         try:
-            result = work(task)
+            if refused is not None:
+                raise refused
+            result = work()
         except vmodl.MethodFault as fault:
             state, error = vim.TaskInfo.State.error, fault
         except HostError as failure:

@@ -31,9 +31,7 @@ def service(tmp_path: Path) -> Iterator[HostService]:
 def new_vm(service: HostService) -> NewVm:
     """Makes a VM `vm-1` in `[san1] web01`; keyword arguments change its first disk and its workload."""
 
-    def make(
-        *capacities: int, data_bytes: int = 4 * MIB, data_runs: int = 16, seed: int = 7, **workload: Any
-    ) -> None:
+    def make(*capacities: int, data_bytes: int = 4 * MIB, data_runs: int = 16, seed: int = 7, **workload: Any) -> None:
         disks: list[Any] = [
             {
                 "key": 2000 + number,

@@ -7,7 +7,8 @@ from snapferry.lab.opennebula.errors import OneError
 
 
 def test_single_values_vectors_and_comments_are_read() -> None:
-    text = '# a comment\nname = web01\nNIC = [ NETWORK_ID=0,\n  MAC="00:50:56:aa:bb:cc", MODEL = virtio ]\nBLOB="two\nlines"\n'
+    nic = 'NIC = [ NETWORK_ID=0,\n  MAC="00:50:56:aa:bb:cc", MODEL = virtio ]\n'
+    text = f'# a comment\nname = web01\n{nic}BLOB="two\nlines"\n'
     given = Attributes.parse(text)
     assert given.get("NAME") == "web01"
     assert given.vector("NIC") == {"NETWORK_ID": "0", "MAC": "00:50:56:aa:bb:cc", "MODEL": "virtio"}

@@ -106,7 +106,7 @@ def test_users_groups_hosts_and_configuration_are_listed(site: Any, one: Any) ->
     assert one.group.info(0).NAME == "oneadmin"
     assert [it.NAME for it in one.hostpool.info().HOST] == ["kvm2", "kvm1"]
     assert one.host.info(0).STATE == 2
-    assert one.system.config().DEFAULT_DEVICE_PREFIX == "sd"
+    assert one.system.config().DEFAULT_DEVICE_PREFIX == ["sd"]
     assert user.hostpool.info().HOST == []
     with pytest.raises(pyone.OneAuthorizationException):
         user.system.config()

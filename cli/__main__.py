@@ -1,0 +1,5 @@
+"""`python -m snapferry.cli`"""
+
+from snapferry.cli.app import main
+
+main()

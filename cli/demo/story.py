@@ -1,0 +1,152 @@
+"""The demo from its first to its last line: one line a step, with the time since the start."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snapferry.cli.demo.processes import DemoFailed, Processes
+from snapferry.cli.demo.scene import PLAN, VM, lab_config
+from snapferry.cli.demo.site import Site, environment, make_blocks
+
+if TYPE_CHECKING:
+    from snapferry.deployments import Followed, Update
+    from snapferry.plan import MigrationPlan
+
+RUN_SECONDS = 600.0
+
+
+class Teller:
+    """Prints lines with the time since the demo began."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        print(f"{time.monotonic() - self._began:6.1f} s  {text}", flush=True)
+
+    def update(self, update: "Update") -> None:
+        """Tells the new steps of a run."""
+        for line in update.lines:
+            self(f"   {line.text}")
+
+
+def tell_story(seed: int, folder: Path, report: Path, keep: bool) -> bool:
+    """Runs the demo.
+
+    Args:
+        seed: of the VM, its content and its writes.
+        folder: empty, for everything that the demo makes.
+        report: file for the report.
+        keep: whether everything stays up at the end.
+
+    Returns:
+        Whether every disk is the same at both ends.
+
+    Raises:
+        SnapferryError: a step failed.
+    """
+    tell = Teller()
+    _go_into(folder)
+    with Processes(folder, os.environ) as processes:
+        site = Site(folder, processes, os.environ["PREFECT_API_URL"])
+        tell(f"Prefect server and lab start (seed {seed}; logs in {folder})")
+        site.start(lab_config(seed))
+        plan = _set_up(site, tell)
+        with _lab_vm_on(site, tell):
+            _run(tell, f"presync-vm/presync-{plan.slug}", "completed")
+            _migrate(tell, plan)
+        equal = _prove(site, plan, report, tell)
+        if keep:
+            processes.keep()
+            tell(f"Prefect's UI: {site.ui_url} (all stays up; `make demo-stop` or `snapferry demo --stop` ends it)")
+    return equal
+
+
+def _go_into(folder: Path) -> None:
+    """Makes the demo's environment this process's, before Prefect is imported: no settings of the user count."""
+    demo = environment(folder)
+    os.environ.clear()
+    os.environ.update(demo)
+    os.chdir(folder)  # Prefect reads .env and prefect.toml where it runs
+    os.umask(0o077)
+
+
+def _set_up(site: Site, tell: Teller) -> "MigrationPlan":
+    """Lab, server, blocks, deployments, worker."""
+    endpoints = site.wait_lab()
+    tell(f"the lab is up: vCenter with {VM} (off), OpenNebula at {endpoints.opennebula_endpoint}")
+    site.wait_server()
+    tell(f"Prefect is up: {site.ui_url}")
+
+    from snapferry.deployments import WORK_POOL, deploy
+    from snapferry.plan import MigrationPlan
+
+    site.start_worker(WORK_POOL)
+    make_blocks(endpoints)
+    tell("blocks: vcenter, opennebula")
+    file = site.folder / "plans" / f"{VM}.yaml"
+    file.parent.mkdir()
+    file.write_text(PLAN, encoding="utf-8")
+    plan = MigrationPlan.load(file)
+    names = [one.name for one in deploy([plan]) if one.name.endswith(f"-{plan.slug}")]
+    tell(f"deployments: {', '.join(names)}")
+    return plan
+
+
+@contextmanager
+def _lab_vm_on(site: Site, tell: Teller) -> Iterator[None]:
+    """Powers the VM on, and tells at the end how much it wrote."""
+    from snapferry.lab import LabControl
+
+    control = LabControl(site.wait_lab())
+    control.power_on(VM)
+    tell(f"{VM} is powered on and writes to both disks")
+    yield
+
+
+def _run(tell: Teller, deployment: str, outcome: str) -> "Followed":
+    """Starts a deployment and follows it."""
+    from snapferry.deployments import follow, start
+
+    started = start(deployment)
+    tell(f"{deployment}: {started.url}")
+    return _expect(follow(started.flow_run_id, tell.update, timeout_seconds=RUN_SECONDS), outcome)
+
+
+def _migrate(tell: Teller, plan: "MigrationPlan") -> None:
+    """The whole move: up to the gate, the answer, the cutover."""
+    from snapferry.deployments import CutoverAnswer, answer_gate, follow, waiting_gates
+
+    waits = _run(tell, f"migrate-vm/migrate-{plan.slug}", "waiting")
+    gate = waiting_gates(waits.flow_run_id)[0]
+    tell("the gate asks, in the UI and to `snapferry approve`:")
+    print("\n" + "\n".join(f"          {line}" for line in gate.text.splitlines()) + "\n", flush=True)
+    answer_gate(gate.flow_run_id, CutoverAnswer(approve=True, vm=gate.vm, when="now"))
+    tell(f"answered: approved, {gate.vm}, now")
+    _expect(follow(gate.flow_run_id, tell.update, timeout_seconds=RUN_SECONDS), "completed")
+
+
+def _expect(followed: "Followed", outcome: str) -> "Followed":
+    if followed.outcome != outcome:
+        text = f"The run {followed.name} is {followed.state}: {followed.message}"
+        raise DemoFailed(text, "See worker.log in the demo's folder.")
+    return followed
+
+
+def _prove(site: Site, plan: "MigrationPlan", report: Path, tell: Teller) -> bool:
+    """Compares both ends and writes the report."""
+    from snapferry.cli.demo.proof import prove
+
+    tell("both ends are hashed: the source by the lab, the target by sha256sum")
+    proof = prove(site.wait_lab(), plan)
+    for disk in proof.disks:
+        same = "equal" if disk.equal else "DIFFERENT"
+        tell(f"   {disk.label}: {disk.source_sha256[:16]}… {disk.target_sha256[:16]}… {same}")
+    tell(f"VM {proof.machine_id} is {proof.machine_state} at the target, the source is {proof.source_power}")
+    tell(f"downtime: {proof.downtime}")
+    report.write_text(proof.report_json, encoding="utf-8")
+    tell(f"report: {report}")
+    return proof.good

@@ -1,0 +1,37 @@
+"""The operator's procedure without Prefect, and the comparison of both ends."""
+
+from pathlib import Path
+
+from snapferry import opennebula
+from snapferry.cutover import CutoverResult, cut_over
+from snapferry.lab import Lab
+from snapferry.lab.digest import extents_digest
+from snapferry.migration import Migration
+from snapferry.prepare import prepare
+from snapferry.record import RoundResult
+from snapferry.rounds import run_round
+from snapferry.watch import Watch
+
+
+def warm(migration: Migration) -> list[RoundResult]:
+    """Prepares, and makes rounds until another one doesn't pay."""
+    prepare(migration, Watch())
+    rounds = [run_round(migration, Watch())]
+    while rounds[-1].verdict and rounds[-1].verdict.decision == "another":
+        rounds.append(run_round(migration, Watch()))
+    return rounds
+
+
+def migrate(migration: Migration) -> tuple[list[RoundResult], CutoverResult]:
+    """The whole move."""
+    rounds = warm(migration)
+    return rounds, cut_over(migration, Watch())
+
+
+def assert_equal(lab: Lab, migration: Migration) -> None:
+    """Compares every disk of the powered-off VM with its image, by code that copied none of them."""
+    migration.refresh()
+    for index, disk in enumerate(migration.planned.disks):
+        path = Path(opennebula.read_image(migration.target, disk.image_id).source)
+        assert path.stat().st_size == disk.capacity_bytes
+        assert extents_digest(path) == lab.control.extents_digest(migration.vm.name, index), f"{disk.label} differs"

@@ -1,0 +1,150 @@
+"""Until the point of no return a failure ends with the source back in service; behind it there is only forward."""
+
+from pathlib import Path
+
+import pytest
+
+from snapferry import opennebula, vsphere
+from snapferry.abandon import abandon
+from snapferry.cutover import Approval, check_approval, cut_over, gate_fingerprint
+from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
+from snapferry.lab import Lab
+from snapferry.record import BaseState, Phase
+from snapferry.status import status
+from snapferry.vsphere.models import PowerState
+from snapferry.watch import Watch
+
+from .conftest import Ends
+from .support import assert_equal, warm
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("fault", "arguments"),
+    [
+        ("one_boot", {"times": 1}),
+        ("one_prolog", {"times": 1}),
+        ("one_refuse", {"times": 1, "method": "template.instantiate", "code": 2048, "message": "no"}),
+        ("one_refuse", {"times": 1, "method": "image.enable", "code": 2048, "message": "no"}),
+        ("method", {"method": "QueryChangedDiskAreas", "fault": "FileFault"}),
+        ("task", {"method": "ReconfigVM_Task", "fault": "GenericVmConfigFault"}),
+    ],
+)
+def test_a_failed_cutover_puts_the_source_back_and_the_next_one_ends_equal(
+    fault: str, arguments: dict[str, object], lab: Lab, ends: Ends
+) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    lab.control.set_fault(fault, **arguments)
+    with pytest.raises(RolledBack, match="running again"):
+        cut_over(migration, Watch())
+    lab.control.clear_faults()
+    now = lab.control.inventory()
+    assert now.vms["web01"].power == "poweredOn"
+    assert now.vms["web01"].nics_start_connected == (True,)
+    assert (now.machines, now.locks) == ((), ())
+    assert ends.migration(lab).planned.phase == Phase.ROLLED_BACK
+
+    again = ends.migration(lab)
+    warm(again)
+    assert cut_over(again, Watch()).outcome == "migrated"
+    assert_equal(lab, again)
+
+
+def test_a_guest_that_ignores_the_shutdown_is_left_running_where_the_plan_says_abort(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab, shutdown={"timeout": "2s", "on_timeout": "abort"})
+    warm(migration)
+    lab.control.set_fault("shutdown_hangs")
+    with pytest.raises(RolledBack, match="running again"):
+        cut_over(migration, Watch())
+    assert lab.control.power("web01") == "poweredOn"
+    lab.control.set_fault("shutdown_hangs")
+    off = ends.migration(lab, shutdown={"timeout": "2s", "on_timeout": "power-off"})
+    warm(off)
+    assert cut_over(off, Watch()).outcome == "migrated"
+    assert_equal(lab, off)
+
+
+def test_a_cutover_whose_images_went_cold_is_refused_before_the_shutdown(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    disk = migration.planned.disks[0]
+    opennebula.update_image(migration.target, disk.image_id, {"SNAPFERRY_BASE": {"STATE": BaseState.PARTIAL.value}})
+    with pytest.raises(Refused, match="not warm"):
+        cut_over(migration, Watch())
+    assert lab.control.power("web01") == "poweredOn"
+
+
+def test_a_finished_migration_is_not_done_twice(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    first = cut_over(migration, Watch())
+    again = cut_over(migration, Watch())
+    assert (again.machine_id, again.downtime_seconds) == (first.machine_id, first.downtime_seconds)
+    assert len(lab.control.inventory().machines) == 1
+    assert migration.vm.name == "web01-migrated"
+
+
+def test_an_approval_is_void_for_another_name_or_other_disks(lab: Lab, ends: Ends) -> None:
+    from datetime import UTC, datetime
+
+    migration = ends.migration(lab)
+    warm(migration)
+    good = Approval(vm="web01", by="me", at=datetime.now(UTC), fingerprint=gate_fingerprint(migration))
+    check_approval(migration, good)
+    for change in ({"vm": "web02"}, {"fingerprint": "0" * 16}):
+        with pytest.raises(Refused):
+            check_approval(migration, good.model_copy(update=change))
+
+
+def test_a_vm_that_another_run_holds_is_left_alone(lab: Lab, ends: Ends) -> None:
+    from threading import Event
+
+    migration = ends.migration(lab)
+    warm(migration)
+    with migration.lease(Event()), pytest.raises(LeaseLost, match="works on it now"):
+        cut_over(ends.migration(lab), Watch())
+    assert lab.control.power("web01") == "poweredOn"
+
+
+def test_status_says_where_a_move_stands_and_what_to_do(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    assert status(migration.source, migration.target) == []
+    warm(migration)
+    (one,) = status(migration.source, migration.target, "web01")
+    assert (one.phase, one.source_state, one.safe, one.snapshots) == (Phase.WARM, "running", True, ())
+    assert one.advice and one.warm_age_seconds is not None
+    cut_over(migration, Watch())
+    (one,) = status(migration.source, migration.target)
+    assert (one.phase, one.source_state, one.safe) == (Phase.MIGRATED, "off", True)
+
+
+def test_abandoning_leaves_both_ends_as_they_were(lab: Lab, ends: Ends) -> None:
+    before = lab.control.inventory()
+    migration = ends.migration(lab, restore_change_tracking=True)
+    warm(migration)
+    paths = [Path(opennebula.read_image(migration.target, one.image_id).source) for one in migration.planned.disks]
+    assert len(abandon(migration, Watch())) >= 3
+    assert lab.control.inventory() == before
+    assert not any(path.exists() for path in paths)
+    assert abandon(ends.migration(lab), Watch()) == []
+
+
+def test_a_migrated_vm_cant_be_abandoned(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    cut_over(migration, Watch())
+    with pytest.raises(Refused, match="runs at the target"):
+        abandon(migration, Watch())
+
+
+def test_a_backups_snapshot_is_waited_for_not_copied(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    vm = vsphere.read_vm(migration.source, migration.vm.moref)
+    assert vm.power == PowerState.ON
+    vsphere.create_snapshot(migration.source, vm, "nightly backup", "somebody else's")
+    with pytest.raises(SnapferryError, match="nightly backup"):
+        cut_over(migration, Watch())
+    assert lab.control.inventory().vms["web01"].snapshots == ("nightly backup",)

@@ -1,0 +1,185 @@
+"""The lab as a whole: starting, ending, and what it leaves to be seen."""
+
+import json
+import os
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from snapferry.errors import PlanError
+from snapferry.lab import Endpoints, Lab, LabConfig, LabControl, LabFailed, describe, up
+from snapferry.lab.config import LabVCenter, LabVm
+
+
+def processes_of(folder: Path) -> set[int]:
+    """The processes whose command line or working directory is in a lab's folder."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and (
+                str(folder) in (entry / "cmdline").read_text() or (entry / "cwd").readlink() == folder
+            ):
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 15
+    while processes_of(folder):
+        assert time.monotonic() < deadline, processes_of(folder)
+        time.sleep(0.05)  # nothing tells of the end of another process's children
+
+
+def test_a_lab_is_up_in_three_seconds_and_leaves_no_process(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    began = time.monotonic()
+    with up(LabConfig(), folder) as lab:
+        took = time.monotonic() - began
+        assert lab.running
+        assert len(processes_of(folder)) == 2  # the control process and one host
+    assert not processes_of(folder)
+    assert took < 10, "3 s on a machine of its own"
+
+
+def test_the_endpoints_file_is_for_its_owner_only_and_passwords_are_nowhere_else(lab: Lab) -> None:
+    path = lab.folder / "endpoints.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(lab.folder.stat().st_mode) == 0o700
+    assert Endpoints.model_validate_json(path.read_text()) == lab.endpoints
+    ends = lab.endpoints
+    secrets = [ends.vcenter_password, ends.opennebula_password, ends.control_token, *ends.users.values()]
+    assert len(set(secrets)) == len(secrets)
+    lines = [(Path("/proc") / str(pid) / part).read_text() for pid in processes_of(lab.folder) for part in ("cmdline", "environ")]
+    texts = [*lines, (lab.folder / "lab.log").read_text(), describe(ends)]
+    assert not [secret for secret in secrets for text in texts if secret in text]
+    keys = list(lab.folder.glob("*.key"))
+    assert keys
+    assert {stat.S_IMODE(key.stat().st_mode) for key in keys} == {0o600}
+
+
+def test_everything_listens_on_loopback_only(lab: Lab) -> None:
+    inodes = set()
+    for pid in processes_of(lab.folder):
+        for link in (Path("/proc") / str(pid) / "fd").iterdir():
+            inodes.add(os.readlink(link))
+    listening = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+                listening.append(fields[1].partition(":")[0])
+    assert len(listening) >= 7  # vCenter, OpenNebula, control; NFC and /folder of both hosts
+    assert set(listening) == {"0100007F"}
+
+
+STARTER = """
+import sys, time
+from pathlib import Path
+from snapferry.lab import LabConfig, up
+lab = up(LabConfig(), Path(sys.argv[1]))
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_parents_death_ends_all(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    parent = subprocess.Popen([sys.executable, "-c", STARTER, str(folder)], stdout=subprocess.PIPE)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"up\n"
+        assert len(processes_of(folder)) == 3
+    finally:
+        parent.kill()
+        parent.wait(10)
+        assert parent.stdout is not None
+        parent.stdout.close()
+    wait_until_gone(folder)
+
+
+def test_the_control_process_takes_its_hosts_along(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    with up(LabConfig(), folder) as lab:
+        os.kill(lab.endpoints.pid, signal.SIGKILL)
+        wait_until_gone(folder)
+        assert not lab.running
+        with pytest.raises(LabFailed):
+            lab.control.counters()
+
+
+def test_a_lab_that_can_not_start_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    (folder / "mine").touch()
+    with pytest.raises(LabFailed, match="isn't empty"):
+        up(LabConfig(), folder)
+    crowded = LabConfig(vcenter=LabVCenter(hosts=("esx/1",)))
+    with pytest.raises(LabFailed) as caught:
+        up(crowded, tmp_path / "other")
+    assert "lab.log" in str(caught.value)
+    assert not processes_of(tmp_path / "other")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "lab"
+    command = [sys.executable, "-m", "snapferry.lab", "--folder", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = process.stdout.readline()
+        assert "vCenter" in seen
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert "password" not in seen
+    wait_until_gone(folder)
+
+
+def test_a_lab_yaml_is_read_and_its_mistakes_named(tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text("seed: 4\nvcenter:\n  vms:\n  - {name: a, disks: [{capacity: 2 GiB}], workload: {rate: 5 MB/s}}\n")
+    config = LabConfig.from_file(path)
+    assert config.vcenter.vms[0].disks[0].capacity_bytes == 2 << 30
+    assert config.vcenter.vms[0].workload.rate_bytes == 5_000_000
+    assert LabConfig.model_validate(json.loads(config.model_dump_json())) == config
+    for text, message in (
+        ("vcenter: {vms: [{name: a, disks: [], hosst: x}]}", "vcenter.vms.0.hosst"),
+        ("vcenter: {vms: [{name: a, disks: [], host: x}]}", "there is no host x"),
+        ("vcenter: [", "isn't YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(PlanError, match=message):
+            LabConfig.from_file(path)
+
+
+def test_the_control_interface_needs_its_token(lab: Lab) -> None:
+    wrong = LabControl(lab.endpoints.model_copy(update={"control_token": "guess"}))
+    with pytest.raises(LabFailed, match="token"):
+        wrong.counters()
+
+
+def test_the_certificates_verify_by_every_name(lab: Lab) -> None:
+    context = ssl.create_default_context(cafile=lab.endpoints.ca_file)
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    import socket
+
+    for name in ("localhost", "127.0.0.1"):
+        with (
+            socket.create_connection(("127.0.0.1", lab.endpoints.vcenter_port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname=name) as tls,
+        ):
+            assert tls.version() == "TLSv1.3"
+
+
+def test_two_vms_of_one_name_need_two_folders() -> None:
+    twins = (LabVm(name="a", disks=()), LabVm(name="a", disks=()))
+    with pytest.raises(ValueError, match="same name"):
+        LabVCenter(vms=twins)
+    assert LabVCenter(vms=(twins[0], LabVm(name="a", folder="other", disks=())))
