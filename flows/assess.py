@@ -1,6 +1,7 @@
 """What a move would take: each VM's concerns and an estimate, before anything is touched."""
 
 from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 from snapferry.assess import Assessment, assess
 from snapferry.blocks import find_vcenter
@@ -27,7 +28,7 @@ def assess_vms(vcenter: str = "vcenter", vms: list[str] | None = None) -> int:
     return sum(not one.ready for one in assessments)
 
 
-@task(task_run_name="assess {vm.name}")
+@task(task_run_name="assess {vm.name}", cache_policy=NO_CACHE)
 def assess_vm(source: Session, vm: SourceVm) -> Assessment:
     """One VM's concerns and estimate."""
     return assess(source, vm)

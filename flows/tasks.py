@@ -3,6 +3,7 @@
 from typing import Any
 
 from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import TaskRunContext
@@ -34,7 +35,7 @@ def _base(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     return f"snapferry-round-{migration.base_key()}"
 
 
-@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient)
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient, cache_policy=NO_CACHE)
 def prepare_target(migration: Migration, watch: Watch) -> None:
     """Checks both ends; makes images and template; switches change tracking on."""
     prepare.prepare(migration, watch)
@@ -56,7 +57,7 @@ def copy_round(migration: Migration, watch: Watch) -> RoundResult:
     return result
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def cut_over_now(migration: Migration, watch: Watch, approved_by: str) -> CutoverResult:
     """Stops the source, copies the last changes, starts the target; back again if a step fails."""
     tell("cutover.started", migration, approved_by=approved_by)
@@ -69,13 +70,13 @@ def cut_over_now(migration: Migration, watch: Watch, approved_by: str) -> Cutove
     return result
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def publish_report(migration: Migration) -> None:
     """The report, to look at in the UI."""
     show_report(migration)
 
 
-@task
+@task(cache_policy=NO_CACHE)
 def end_presync(slug: str) -> None:
     """Pauses the VM's scheduled pre-sync, where it is deployed: nothing is left to copy."""
     with get_client(sync_client=True) as client:
@@ -85,7 +86,7 @@ def end_presync(slug: str) -> None:
             get_run_logger().debug("The plan isn't deployed.")
 
 
-@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient)
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient, cache_policy=NO_CACHE)
 def remove_all_of_ours(migration: Migration, watch: Watch) -> list[str]:
     """Snapshots at the source; images, template and address ranges at the target."""
     removed = abandoning.abandon(migration, watch)

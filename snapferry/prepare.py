@@ -103,11 +103,11 @@ def _make(migration: Migration, networks: list[Network], watch: Watch) -> Migrat
     made: list[Image] = []
     try:
         with migration.lease(watch.stop) as lease:
-            _switch_tracking_on(migration, watch)
             images = [_image(migration, disk, made, watch) for disk in migration.vm.disks]
             nics = [
                 _nic(migration, nic, network, watch) for nic, network in zip(migration.vm.nics, networks, strict=True)
             ]
+            _switch_tracking_on(migration, watch)
             disks = list(zip(migration.vm.disks, (image.id for image in images), strict=True))
             lease.check()
             attributes = opennebula.build_template(migration.vm, migration.plan, disks, nics, {})
@@ -152,15 +152,13 @@ def _make_template(migration: Migration, watch: Watch) -> None:
 
 
 def _image(migration: Migration, disk: SourceDisk, made: list[Image], watch: Watch) -> Image:
-    """The disk's image: the one that the record knows, the one that a killed run made, or a new one."""
+    """The disk's image: the one that the record knows, or a new one (`create_image` takes up a killed run's)."""
     record, target = migration.planned, migration.target
     for image in opennebula.list_images(target):
         vector = Vector.of(image.attributes, "SNAPFERRY")
-        if vector and (vector.get("ID"), vector.get("DISK_UUID")) == (record.migration_id, disk.backing_uuid):
-            if vector.get("OWN_ID") == str(image.id):
-                return image
-            if not vector.get("OWN_ID"):
-                opennebula.delete_image(target, image.id)  # half-made by a killed run: nobody has used it
+        wanted = (record.migration_id, disk.backing_uuid, str(image.id))
+        if vector and (vector.get("ID"), vector.get("DISK_UUID"), vector.get("OWN_ID")) == wanted:
+            return image
     name = image_name(migration.plan, migration.vm, disk)
     watch.step("image", f"{name}, {disk.capacity_bytes / 2**30:.1f} GiB")
     empty = DiskRecord(
@@ -175,6 +173,7 @@ def _image(migration: Migration, disk: SourceDisk, made: list[Image], watch: Wat
         image_type="OS" if disk is migration.vm.disks[0] else "DATABLOCK",
         dev_prefix="vd",
         attributes=identity_of_image(record.migration_id, migration.vm, disk, None) | base_of_image(empty),
+        stop=watch.stop,
     )
     made.append(image)
     opennebula.update_image(target, image.id, identity_of_image(record.migration_id, migration.vm, disk, image.id))

@@ -337,7 +337,7 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
             round_number=under_way.number("NUMBER") or 0,
             round_snapshot=under_way.get("SNAPSHOT"),
             rounds=_ROUNDS.validate_python(history.packed("HISTORY") or ()),
-            disks=tuple(disk for image in ours if (disk := read_disk(image))),
+            disks=tuple(sorted((disk for image in ours if (disk := read_disk(image))), key=lambda disk: disk.key)),
             cutover=CutoverRecord.model_validate(cutover.packed("DETAILS")) if cutover else None,
         )
     except (ValueError, ValidationError, zlib.error) as error:

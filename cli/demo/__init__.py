@@ -11,6 +11,7 @@ from snapferry.errors import PlanError
 def command(
     seed: Annotated[int, typer.Option(min=0, help="Another seed: other sizes, content and workload.")] = 1,
     keep: Annotated[bool, typer.Option("--keep", help="Leave Prefect and the lab up at the end.")] = False,
+    at_gate: Annotated[bool, typer.Option("--at-gate", help="Leave the gate to you, and all up.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="End what an earlier demo left up.")] = False,
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Prefect's home, disks and logs.")] = Path(".demo"),
     report: Annotated[Path, typer.Option(metavar="FILE", help="Where the report goes.")] = Path("demo-report.json"),
@@ -33,7 +34,7 @@ def command(
 
     from snapferry.cli.demo.story import tell_story
 
-    if not tell_story(seed, folder, report.resolve(), keep):
+    if not tell_story(seed, folder, None if at_gate else report.resolve(), keep or at_gate):
         raise typer.Exit(1)
 
 

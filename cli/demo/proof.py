@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from snapferry import opennebula
@@ -54,13 +55,20 @@ def prove(endpoints: Endpoints, plan: MigrationPlan) -> Proof:
         uuid = find_records(target)[0].vm_key.rsplit("/", 1)[1]  # the source has another name by now
         migration = Migration.open(plan.model_copy(update={"vm": uuid}), source, target)
         report = build_report(migration)
-        disks = tuple(
-            DiskProof(disk.label, control.digest(migration.vm.name, index), _target_digest(target, plan, disk))
-            for index, disk in enumerate(migration.planned.disks)
-        )
+        disks = _compare(control, migration)
         state = _state(target, report.machine_id)
         power = control.power(migration.vm.name)
     return Proof(disks, report.machine_id, state, power, _downtime(report), _json(report, disks))
+
+
+def _compare(control: LabControl, migration: Migration) -> tuple[DiskProof, ...]:
+    """Hashes the disks in the report's order, both ends at once."""
+    places = [disk.key for disk in migration.vm.disks]
+    records = migration.planned.disks
+    with ThreadPoolExecutor(1) as pool:
+        targets = pool.map(lambda disk: _target_digest(migration.target, migration.plan, disk), records)
+        sources = [control.digest(migration.vm.name, places.index(disk.key)) for disk in records]
+        return tuple(DiskProof(disk.label, *digests) for disk, *digests in zip(records, sources, targets, strict=True))
 
 
 def _target_digest(target: opennebula.Client, plan: MigrationPlan, disk: DiskRecord) -> str:

@@ -13,10 +13,11 @@ PLAN = f"""\
 # What `snapferry plan {VM}` writes, in short.
 vm: {VM}
 image_datastore: default
-# The demo shows several rounds: no prediction fits this budget, so the floor decides.
+# So that several rounds are seen: no prediction fits this budget, the floor decides, and the copy takes its time.
 downtime_budget: 1s
-floor: 40 MB
+floor: 30 MB
 max_rounds: 12
+rate_limit: 80 MB/s
 presync:
   cron: 0 1 * * *
   timezone: Europe/Vienna
@@ -24,7 +25,7 @@ presync:
 
 
 def lab_config(seed: int) -> LabConfig:
-    """A lab whose VM is off: it is powered on once everything is ready, and settles down while it is copied.
+    """A lab whose VM is off: it is powered on when the first copy is about to begin, and settles down meanwhile.
 
     Seed 1 has disks of 2 GiB and 1 GiB + 512 bytes; other seeds have other sizes, content and writes, never less.
     """
@@ -35,10 +36,10 @@ def lab_config(seed: int) -> LabConfig:
         LabDisk(capacity_bytes=GIB + 512 + more[1], data_bytes=(250 + random.randrange(40)) * MIB, data_runs=200),
     )
     workload = Workload(
-        start_rate_bytes=(40 + random.randrange(8)) * MIB,
+        start_rate_bytes=(28 + random.randrange(5)) * MIB,
         rate_bytes=6 * MIB,
-        settle_seconds=30,
-        hot_bytes=(64 + random.randrange(32)) * MIB,
+        settle_seconds=40,
+        hot_bytes=(192 + random.randrange(64)) * MIB,
         sequential=random.uniform(0.2, 0.4),
     )
     nic = LabNic(network="VM Network", ip="10.0.5.21")

@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from snapferry.cli.demo.scene import PLAN, VM, lab_config
 from snapferry.cli.demo.site import Site, environment, make_blocks
 
 if TYPE_CHECKING:
-    from snapferry.deployments import Followed, Update
+    from snapferry.deployments import Followed, Gate, Update
     from snapferry.plan import MigrationPlan
 
 RUN_SECONDS = 600.0
@@ -33,17 +32,17 @@ class Teller:
             self(f"   {line.text}")
 
 
-def tell_story(seed: int, folder: Path, report: Path, keep: bool) -> bool:
+def tell_story(seed: int, folder: Path, report: Path | None, keep: bool) -> bool:
     """Runs the demo.
 
     Args:
         seed: of the VM, its content and its writes.
         folder: empty, for everything that the demo makes.
-        report: file for the report.
+        report: file for the report; None to end where the gate asks.
         keep: whether everything stays up at the end.
 
     Returns:
-        Whether every disk is the same at both ends.
+        Whether every disk is the same at both ends; true where the gate is left open.
 
     Raises:
         SnapferryError: a step failed.
@@ -55,13 +54,16 @@ def tell_story(seed: int, folder: Path, report: Path, keep: bool) -> bool:
         tell(f"Prefect server and lab start (seed {seed}; logs in {folder})")
         site.start(lab_config(seed))
         plan = _set_up(site, tell)
-        with _lab_vm_on(site, tell):
-            _run(tell, f"presync-vm/presync-{plan.slug}", "completed")
-            _migrate(tell, plan)
-        equal = _prove(site, plan, report, tell)
+        _presync(site, tell, plan)
+        gate = _migrate(tell, plan)
+        equal = True
+        if report:
+            _answer(gate, tell)
+            equal = _prove(site, plan, report, tell)
         if keep:
             processes.keep()
-            tell(f"Prefect's UI: {site.ui_url} (all stays up; `make demo-stop` or `snapferry demo --stop` ends it)")
+            tell(f"Prefect's UI: {site.ui_url} (all stays up until `make demo-stop`)")
+            tell(f"the command line: export PREFECT_API_URL={site.api_url} PREFECT_HOME={folder / 'prefect'}")
     return equal
 
 
@@ -96,34 +98,48 @@ def _set_up(site: Site, tell: Teller) -> "MigrationPlan":
     return plan
 
 
-@contextmanager
-def _lab_vm_on(site: Site, tell: Teller) -> Iterator[None]:
-    """Powers the VM on, and tells at the end how much it wrote."""
+def _presync(site: Site, tell: Teller, plan: "MigrationPlan") -> None:
+    """The first rounds. The VM is powered on once a worker has taken the run, so that every demo sees it settle alike."""
     from snapferry.lab import LabControl
 
     control = LabControl(site.wait_lab())
-    control.power_on(VM)
-    tell(f"{VM} is powered on and writes to both disks")
-    yield
+    on = False
+
+    def update(news: "Update") -> None:
+        nonlocal on
+        if not on and news.state in ("Pending", "Running"):
+            control.power_on(VM)
+            on = True
+            tell(f"{VM} is powered on and writes to both disks")
+        tell.update(news)
+
+    _run(tell, f"presync-vm/presync-{plan.slug}", "completed", update)
 
 
-def _run(tell: Teller, deployment: str, outcome: str) -> "Followed":
+def _run(tell: Teller, deployment: str, outcome: str, update: "Callable[[Update], None] | None" = None) -> "Followed":
     """Starts a deployment and follows it."""
     from snapferry.deployments import follow, start
 
     started = start(deployment)
     tell(f"{deployment}: {started.url}")
-    return _expect(follow(started.flow_run_id, tell.update, timeout_seconds=RUN_SECONDS), outcome)
+    return _expect(follow(started.flow_run_id, update or tell.update, timeout_seconds=RUN_SECONDS), outcome)
 
 
-def _migrate(tell: Teller, plan: "MigrationPlan") -> None:
-    """The whole move: up to the gate, the answer, the cutover."""
-    from snapferry.deployments import CutoverAnswer, answer_gate, follow, waiting_gates
+def _migrate(tell: Teller, plan: "MigrationPlan") -> "Gate":
+    """The move, up to its gate."""
+    from snapferry.deployments import waiting_gates
 
     waits = _run(tell, f"migrate-vm/migrate-{plan.slug}", "waiting")
     gate = waiting_gates(waits.flow_run_id)[0]
     tell("the gate asks, in the UI and to `snapferry approve`:")
     print("\n" + "\n".join(f"          {line}" for line in gate.text.splitlines()) + "\n", flush=True)
+    return gate
+
+
+def _answer(gate: "Gate", tell: Teller) -> None:
+    """Says yes, and follows the cutover."""
+    from snapferry.deployments import CutoverAnswer, answer_gate, follow
+
     answer_gate(gate.flow_run_id, CutoverAnswer(approve=True, vm=gate.vm, when="now"))
     tell(f"answered: approved, {gate.vm}, now")
     _expect(follow(gate.flow_run_id, tell.update, timeout_seconds=RUN_SECONDS), "completed")

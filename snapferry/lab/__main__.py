@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where its files go; a temporary folder by default")
     options = parser.parse_args()
     try:
-        config = LabConfig.from_file(options.file) if options.file else LabConfig()
+        config = LabConfig.from_file(options.file) if options.file else LabConfig.small()
         if options.folder:
             run(config, options.folder)
         else:

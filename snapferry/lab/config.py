@@ -1,15 +1,17 @@
 """What a lab holds: `lab.yaml` as a model. Every size may be written as text (`2 GiB`)."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from snapferry.errors import PlanError
 from snapferry.plan import Bytes, Frozen, Seconds
 
 DatastoreKind = Literal["vmfs6"]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
+"""A name that also names files."""
 
 
 class Workload(Frozen):
@@ -33,7 +35,7 @@ class Workload(Frozen):
     late_disks_after_seconds: Seconds | None = Field(None, alias="late_disks_after")
     """If set, disks but the first change only this long after power-on."""
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabDisk(Frozen):
@@ -48,7 +50,7 @@ class LabDisk(Frozen):
     controller: Literal["pvscsi", "lsilogic", "sata", "nvme"] = "pvscsi"
     mode: Literal["persistent", "independent_persistent"] = "persistent"
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabNic(Frozen):
@@ -90,17 +92,17 @@ class LabVm(Frozen):
     nics: tuple[LabNic, ...] = ()
     workload: Workload = Workload()
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabDatastore(Frozen):
     """One datastore that every host sees."""
 
-    name: str = "san1"
+    name: FileName = "san1"
     kind: DatastoreKind = "vmfs6"
     capacity_bytes: Bytes = Field(500 << 30, alias="capacity")
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabUser(Frozen):
@@ -116,7 +118,7 @@ class LabVCenter(Frozen):
     datacenter: str = "dc1"
     datacenter_folder: str = "Vienna"
     cluster: str = "cluster1"
-    hosts: tuple[str, ...] = ("esx1.lab.test",)
+    hosts: tuple[FileName, ...] = Field(("esx1.lab.test",), min_length=1)
     datastores: tuple[LabDatastore, ...] = (LabDatastore(),)
     networks: tuple[str, ...] = ("VM Network",)
     users: tuple[LabUser, ...] = ()
@@ -125,11 +127,15 @@ class LabVCenter(Frozen):
     """Extents in one page of a change query."""
     vms: tuple[LabVm, ...] = ()
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="after")
     def _all_known(self) -> Self:
         datastores = {one.name for one in self.datastores}
+        if {"ca", "localhost"} & set(self.hosts) or len(set(self.hosts)) < len(self.hosts):
+            raise ValueError("every host needs a name of its own, and not ca or localhost")
+        if not datastores or len(datastores) < len(self.datastores):
+            raise ValueError("at least one datastore is needed, each with a name of its own")
         for vm in self.vms:
             for kind, names, known in (
                 ("host", {vm.host} - {None}, set(self.hosts)),
@@ -160,7 +166,7 @@ class LabOneDatastore(Frozen):
     tm: Literal["shared", "local"] = "shared"
     capacity_bytes: Bytes = Field(500 << 30, alias="capacity")
 
-    model_config = Frozen.model_config | {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True)
 
 
 class LabOpenNebula(Frozen):
@@ -183,6 +189,21 @@ class LabConfig(Frozen):
     seed: int = 1
     vcenter: LabVCenter = LabVCenter()
     opennebula: LabOpenNebula = LabOpenNebula()
+
+    @classmethod
+    def small(cls) -> Self:
+        """Something to look at: one running VM with two disks that writes a little."""
+        disks = (
+            LabDisk(capacity_bytes=1 << 30, data_bytes=64 << 20),
+            LabDisk(capacity_bytes=256 << 20, data_bytes=16 << 20),
+        )
+        vm = LabVm(
+            name="web01",
+            disks=disks,
+            nics=(LabNic(network="VM Network", ip="10.0.5.20"),),
+            workload=Workload(rate_bytes=1 << 20),
+        )
+        return cls(vcenter=LabVCenter(vms=(vm,)))
 
     @classmethod
     def from_file(cls, path: Path) -> Self:

@@ -1,15 +1,18 @@
 """Starts and ends a whole lab."""
 
+import fcntl
 import os
+import shutil
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from snapferry.lab.child import Child, LabFailed
 from snapferry.lab.config import Endpoints, LabConfig
 from snapferry.lab.control import LabControl
 
 LOG_FILE = "lab.log"
+_OURS = {"datastores", "hosts", "opennebula", "endpoints.json", LOG_FILE}
 START_SECONDS = 120.0
 
 
@@ -53,7 +56,8 @@ def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) 
     """Starts a lab on loopback and free ports.
 
     Args:
-        folder: for its files; created, or empty. The endpoints file is `endpoints.json` (0600), the log `lab.log`.
+        folder: for its files; created, or empty, or one whose lab has ended: that one's files are removed.
+            The endpoints file is `endpoints.json` (0600), the log `lab.log`.
 
     Raises:
         LabFailed: it didn't start, in time or at all; nothing of it runs any more.
@@ -65,13 +69,10 @@ def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) 
     # Where another user owns OpenNebula's files, he has to be able to pass through; what is secret is 0600 anyway.
     mode = 0o711 if config.opennebula.owner else 0o700
     folder.mkdir(mode=mode, parents=True, exist_ok=True)
-    folder.chmod(mode)
     folder = folder.resolve()
-    if any(folder.iterdir()):
-        raise LabFailed(f"{folder} isn't empty.", "Give the lab a folder of its own.")
-    log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     asked = {"config": config.model_dump(mode="json"), "folder": str(folder)}
-    with os.fdopen(log, "wb") as errors:
+    with _take_folder(folder) as errors:
+        folder.chmod(mode)
         child = Child("snapferry.lab.daemon", [], errors=errors, first_line=asked)
     try:
         return Lab(child, Endpoints.model_validate(child.wait_ready(timeout_seconds)))
@@ -80,16 +81,42 @@ def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) 
         raise LabFailed(f"The lab didn't start: {error.cause} {' '.join(tail)}", f"See {folder / LOG_FILE}.") from error
 
 
+def _take_folder(folder: Path) -> BinaryIO:
+    """The log of a folder that is ours from now on, without the remains of an earlier lab.
+
+    The log is locked through the open file that the lab's processes inherit, so the lock ends with the last of them.
+    """
+    found = {path.name for path in folder.iterdir()}
+    strange = [name for name in found if name not in _OURS and not name.endswith((".pem", ".key"))]
+    if strange or (found and LOG_FILE not in found):
+        raise LabFailed(f"{folder} holds other things than a lab's.", "Give the lab a folder of its own.")
+    fd = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    log = os.fdopen(fd, "wb")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        log.close()
+        raise LabFailed(f"A lab is running in {folder}.", "End it, or give this one another folder.") from error
+    for name in found - {LOG_FILE}:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    log.truncate(0)
+    return log
+
+
 def run(config: LabConfig, folder: Path) -> None:
     """Runs a lab until Ctrl-C or the lab's own end, and says what is where; for the command line."""
-    with up(config, folder) as lab:
-        print(describe(lab.endpoints), flush=True)
-        try:
+    try:
+        with up(config, folder) as lab:
+            print(describe(lab.endpoints), flush=True)
             lab.wait()
-        except KeyboardInterrupt:
-            print("The lab ends.", flush=True)
-            return
-        raise LabFailed("The lab has ended by itself.", f"See {folder / LOG_FILE}.")
+    except KeyboardInterrupt:
+        print("The lab ends.", flush=True)
+        return
+    raise LabFailed("The lab has ended by itself.", f"See {folder / LOG_FILE}.")
 
 
 def describe(endpoints: Endpoints) -> str:

@@ -28,18 +28,13 @@ def build_template(
     """All attributes of the template.
 
     Args:
-        vm: the source.
-        plan: for the target's name.
         disks: each with its image's ID, in the order that the guest shall see; the first one boots.
         nics: vectors as `ensure_address` returns them.
-        extra: further attributes; they win over those built here.
+        extra: further attributes, which win.
         dev_prefix: bus of the disks: `vd` virtio-blk, `sd` virtio-scsi.
     """
     attributes: dict[str, Value] = {
-        "CPU": str(vm.cpus),
-        "VCPU": str(vm.cpus),
-        "MEMORY": str(vm.memory_mib),
-        "TOPOLOGY": _topology(vm),
+        **_capacity(vm),
         "HYPERVISOR": "kvm",
         "OS": _os(vm, bool(disks), dev_prefix),
         "CPU_MODEL": {"MODEL": "host-passthrough"},
@@ -58,8 +53,7 @@ def build_template(
         ]
     if nics:
         attributes["NIC"] = [dict(one) for one in nics]
-    given = {name: value for name, value in attributes.items() if value}
-    return {**given, **extra}
+    return {name: value for name, value in attributes.items() if value} | dict(extra)
 
 
 def disk_target(prefix: str, number: int) -> str:
@@ -75,6 +69,11 @@ def disk_target(prefix: str, number: int) -> str:
 def is_windows(vm: SourceVm) -> bool:
     """Whether the guest is Windows, by the ID that vSphere has for it."""
     return vm.guest_id.lower().startswith("win")
+
+
+def _capacity(vm: SourceVm) -> dict[str, Value]:
+    cpus = str(vm.cpus)
+    return {"CPU": cpus, "VCPU": cpus, "MEMORY": str(vm.memory_mib), "TOPOLOGY": _topology(vm)}
 
 
 def _topology(vm: SourceVm) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from threading import Event
-from typing import Literal
+from typing import Literal, NoReturn
 
 from snapferry.opennebula import parse
 from snapferry.opennebula.attributes import Attributes, Value, change, check_name, holds, render, render_removal
@@ -45,38 +45,23 @@ def create_image(
 ) -> Image:
     """Makes an empty raw persistent image and disables it, so that nothing starts from it before it is whole.
 
-    Looks first: an image that a killed run made is known by the same `SNAPFERRY` vector (or, without one, by all of
-    `attributes`), is in nobody's use, and is taken. The attributes are part of the allocation, so there is no moment
-    at which an image of ours can't be told.
+    Looks first: an image of a killed run is known by the same `SNAPFERRY` vector (or, without one, all `attributes`),
+    which is part of the allocation; if nobody uses it, it is taken.
 
     Args:
-        client: the frontend.
-        name: unique among the user's images.
         size_bytes: rounded up to whole MiB, since OpenNebula knows no smaller size.
-        datastore_id: an image datastore.
-        image_type: `OS` for the disk that boots.
-        dev_prefix: bus where it is attached without a target of its own: `vd` virtio, `sd` SCSI or SATA.
-        attributes: ours; values that OpenNebula can't keep are refused.
-        timeout_seconds: how long the driver may take.
-        stop: ends the wait.
+        image_type, dev_prefix: `OS` for the disk that boots; `vd` for virtio, `sd` for SCSI.
+        timeout_seconds: how long its driver may take.
 
     Raises:
         BadName, NotRepresentable, NameTaken, NoSpace, NotAllowed: nothing was made.
         ImageFailed: the driver failed, or left the image LOCKED; what was made is gone again.
         Stopped: the image stays and is found by the next call.
     """
-    text = render(
-        {
-            "NAME": check_name(name),
-            "TYPE": image_type,
-            "FORMAT": "raw",
-            "PERSISTENT": "YES",
-            "SIZE": str(mib_of(size_bytes)),
-            "DEV_PREFIX": dev_prefix,
-            **attributes,
-        }
-    )
-    if found := _made_before(client, datastore_id, mib_of(size_bytes), attributes):
+    size_mib = mib_of(size_bytes)
+    made = {"NAME": check_name(name), "TYPE": image_type, "FORMAT": "raw", "PERSISTENT": "YES"}
+    text = render({**made, "SIZE": str(size_mib), "DEV_PREFIX": dev_prefix, **attributes})
+    if found := _made_before(client, datastore_id, size_mib, attributes):
         ready = _wait_made(client, found.id, timeout_seconds, stop)
         if ready.state in (ImageState.READY, ImageState.DISABLED):
             return disable_image(client, ready.id)
@@ -84,13 +69,18 @@ def create_image(
     image_id = int(client.call("image.allocate", text, datastore_id))
     ready = _wait_made(client, image_id, timeout_seconds, stop)
     if ready.state != ImageState.READY:
-        cause = f"OpenNebula couldn't make image {name}: {_failure(ready, timeout_seconds)}"
-        try:
-            delete_image(client, image_id, locked_seconds=0)
-        except ImageFailed as error:
-            raise ImageFailed(f"{cause} {error.cause}", error.next_step) from error
-        raise ImageFailed(cause, "See oned.log and the log of the datastore's driver.")
+        _take_back(client, ready, timeout_seconds)
     return disable_image(client, image_id)
+
+
+def _take_back(client: Client, image: Image, timeout_seconds: float) -> NoReturn:
+    """Removes an image that couldn't be made, and says why it couldn't."""
+    cause = f"OpenNebula couldn't make image {image.name}: {_failure(image, timeout_seconds)}"
+    try:
+        delete_image(client, image.id, locked_seconds=0)
+    except ImageFailed as error:
+        raise ImageFailed(f"{cause} {error.cause}", error.next_step) from error
+    raise ImageFailed(cause, "See oned.log and the log of the datastore's driver.")
 
 
 def disable_image(client: Client, image_id: int) -> Image:

@@ -227,10 +227,18 @@ def attach_nic(client: Client, machine_id: int, nic: Mapping[str, str], stop: Ev
     wanted = _Nic.of(nic)
     if not wanted.is_in(read_machine(client, machine_id)):
         client.call("vm.attachnic", machine_id, render({"NIC": nic}))
-    machine, _ = wait_until(lambda: read_machine(client, machine_id), lambda one: _is_settled(one), NIC_SECONDS, stop)
-    if not (_is_settled(machine) and wanted.is_in(machine)):
+    moved = Event()
+
+    def is_over(machine: Machine) -> bool:
+        if not _is_settled(machine):
+            moved.set()
+            return False
+        return moved.is_set() or wanted.is_in(machine)
+
+    machine, done = wait_until(lambda: read_machine(client, machine_id), is_over, NIC_SECONDS, stop)
+    if not (done and wanted.is_in(machine)):
         raise MachineFailed(
-            f"The NIC of VM {machine.name} ({machine.id}) wasn't attached. {_reason(machine)}", "See its log."
+            f"VM {machine.name} ({machine.id}) didn't get its NIC. {_reason(machine)}", "See the VM's log."
         )
     return machine
 
@@ -247,7 +255,9 @@ def detach_nic(client: Client, machine_id: int, nic_id: int, stop: Event | None 
         lambda: read_machine(client, machine_id), lambda one: _is_settled(one) and not has_it(one), NIC_SECONDS, stop
     )
     if not done:
-        raise MachineFailed(f"NIC {nic_id} of VM {machine.name} ({machine.id}) wasn't detached. {_reason(machine)}", "")
+        raise MachineFailed(
+            f"NIC {nic_id} of VM {machine.name} ({machine.id}) wasn't detached. {_reason(machine)}", "See the VM's log."
+        )
     return machine
 
 

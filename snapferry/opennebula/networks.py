@@ -190,15 +190,22 @@ def _remove_range(client: Client, network: Network, one: AddressRange) -> None:
         client.call("vn.release", network.id, render({"LEASES": {"IP": one.first_ip}}))
     try:
         client.call("vn.rm_ar", network.id, one.id)
-    except NoSuchObject:
-        return
+    except CallFailed:
+        if any(left.id == one.id for left in read_network(client, network.id).ranges):
+            raise
 
 
 def _hold(client: Client, network: Network, mac: str) -> None:
-    """Holds the address in the other ranges that have it, where our range says so; the range is the note of it."""
+    """Holds the address in the range that had it before ours, where ours says so: ours is the note of it.
+
+    The frontend holds an address in the first range that has it free, so a range behind ours is left alone.
+    """
     for one in network.ranges:
-        if one.first_mac == mac and one.attributes.get(HELD) and one.first_ip and not _held_elsewhere(network, one):
-            client.call("vn.hold", network.id, render({"LEASES": {"IP": one.first_ip}}))
+        ip = one.first_ip
+        if one.first_mac != mac or not one.attributes.get(HELD) or not ip or _held_elsewhere(network, one):
+            continue
+        if any(other.id < one.id and other.holds_ip(ip) for other in network.ranges):
+            client.call("vn.hold", network.id, render({"LEASES": {"IP": ip}}))
 
 
 def _held_elsewhere(network: Network, ours: AddressRange) -> bool:

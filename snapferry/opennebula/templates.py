@@ -8,7 +8,7 @@ from snapferry.opennebula.images import update
 from snapferry.opennebula.models import Lock, Template
 
 _EVERYTHING = (-2, -1, -1)
-_LOCK_LEVEL = 3  # stops deleting and chown; leaves update, rename and instantiate
+_LOCK_LEVEL = 3  # leaves update, rename and instantiate
 
 
 def list_templates(client: Client) -> list[Template]:

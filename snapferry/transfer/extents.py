@@ -125,7 +125,9 @@ class Extents:
 
     def complement(self, capacity_bytes: int) -> "Extents":
         """The bytes of a disk of `capacity_bytes` that aren't in the set."""
-        return Extents.whole(capacity_bytes).subtract(self)
+        starts = np.concatenate(([0], self.ends))
+        ends = np.concatenate((self.starts, [capacity_bytes]))
+        return _merged(np.minimum(starts, capacity_bytes), np.minimum(ends, capacity_bytes))
 
     def coalesce(self, gap_bytes: int) -> "Extents":
         """Runs that lie at most `gap_bytes` apart made one; takes in bytes of the gaps, and saves requests."""

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
+from time import monotonic
 from uuid import UUID
 
 import pytest
@@ -13,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_SERVER_DATABASE_CONNECTION_URL
-from prefect.states import Scheduled
+from prefect.states import Cancelling, Scheduled
 
 from snapferry.deployments import (
     CutoverAnswer,
@@ -27,7 +29,7 @@ from snapferry.deployments import (
     start,
     waiting_gates,
 )
-from snapferry.errors import Refused
+from snapferry.errors import Refused, Stopped
 from snapferry.lab import Lab, up
 from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabVCenter, LabVm, Workload
 from snapferry.plan import MigrationPlan
@@ -161,7 +163,20 @@ def test_a_vm_migrates_through_its_gate_though_the_worker_was_replaced_meanwhile
     inventory = site.lab.control.inventory()
     assert inventory.vms["web01-migrated"].power == "poweredOff"
     assert len(inventory.machines) == 1
+    assert {"round.completed", "converged", "gate.waiting", "cutover.started", "migrated"} <= events_of("web01")
     check_no_password_is_left(site)
+
+
+def events_of(vm: str) -> set[str]:
+    """Names of our events about a VM, without `snapferry.`; they reach the database in batches."""
+    deadline = monotonic() + 30
+    with get_client(sync_client=True) as client:
+        while True:
+            asked = {"filter": {"event": {"prefix": ["snapferry."]}}, "limit": 50}
+            events = client.request("POST", "/events/filter", json=asked).json()["events"]
+            found = {one["event"].removeprefix("snapferry.") for one in events if one["payload"]["vm"] == vm}
+            if "migrated" in found or monotonic() > deadline:
+                return found
 
 
 def check_no_password_is_left(site: Site) -> None:
@@ -223,6 +238,35 @@ def test_an_approval_for_later_waits_for_its_time(site: Site) -> None:
         assert state.state_details.scheduled_time
         assert state.state_details.scheduled_time.isoformat().startswith("2100-01-01T22:00")
     assert site.lab.control.inventory().vms["web04"].power == "poweredOn"
+
+
+def test_a_cancelled_run_stops_copying_and_the_next_one_takes_it_up(site: Site) -> None:
+    deploy([])
+    with site.worker():
+        slow = start("presync-vm/presync", plan_parameters(plan("web05", rate_limit="500 kB/s")))
+        copying = Event()
+        watched = follow_until_copying(slow.flow_run_id, copying)
+        assert copying.is_set(), watched
+        asked = monotonic()
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(slow.flow_run_id, Cancelling())
+        assert watch(slow.flow_run_id).outcome == "cancelled"
+        assert monotonic() - asked < 30
+        assert site.lab.control.inventory().vms["web05"].snapshots == ()
+        assert run("presync-vm/presync", plan("web05")).outcome == "completed"
+
+
+def follow_until_copying(run: UUID, copying: Event) -> Followed | None:
+    """Watches a run until a disk's progress moves."""
+
+    def look(update: Update) -> None:
+        if any(disk.done_bytes for disk in update.disks):
+            copying.set()
+
+    try:
+        return follow(run, look, timeout_seconds=PATIENCE_SECONDS, stop=copying)
+    except Stopped:
+        return None
 
 
 def test_an_abandoned_migration_leaves_nothing(site: Site) -> None:

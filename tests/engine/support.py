@@ -5,7 +5,7 @@ from pathlib import Path
 from snapferry import opennebula
 from snapferry.cutover import CutoverResult, cut_over
 from snapferry.lab import Lab
-from snapferry.lab.digest import extents_digest
+from snapferry.lab.digest import file_extents_digest
 from snapferry.migration import Migration
 from snapferry.prepare import prepare
 from snapferry.record import RoundResult
@@ -34,4 +34,6 @@ def assert_equal(lab: Lab, migration: Migration) -> None:
     for index, disk in enumerate(migration.planned.disks):
         path = Path(opennebula.read_image(migration.target, disk.image_id).source)
         assert path.stat().st_size == disk.capacity_bytes
-        assert extents_digest(path) == lab.control.extents_digest(migration.vm.name, index), f"{disk.label} differs"
+        assert file_extents_digest(path) == lab.control.extents_digest(migration.vm.name, index), (
+            f"{disk.label} differs"
+        )

@@ -48,7 +48,7 @@ def test_the_window_is_meant_in_its_own_zone() -> None:
     assert next_opening(NIGHT, datetime(2026, 7, 31, 12, tzinfo=UTC)) == datetime(2026, 7, 31, 20, tzinfo=UTC)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(WINDOWS, st.datetimes(datetime(2026, 1, 1), datetime(2027, 12, 31), timezones=st.just(UTC)))
 def test_an_opening_lies_ahead_within_eight_days_and_is_inside_the_window(window: Window, now: datetime) -> None:
     opening = next_opening(window, now)

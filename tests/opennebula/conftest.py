@@ -18,7 +18,7 @@ from snapferry.opennebula import Client, OpenNebulaLogin
 from snapferry.opennebula.models import Datastore
 from snapferry.vsphere.models import PowerState, SourceDisk, SourceNic, SourceVm
 
-PASSWORD = "canary-4711"  # noqa: S105 -- a canary: it may stand in no message
+PASSWORD = "canary-4711"  # a canary: it may stand in no message
 MakeClient = Callable[..., Client]
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 Serve = Callable[..., str]

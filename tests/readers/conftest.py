@@ -50,7 +50,7 @@ class Behaviour:
     fragment_bytes: int = 64 << 10
     shuffle: bool = True
     gather: int = 1
-    """Answers nothing before this many requests are open."""
+    """Answers nothing on a connection before this many requests are open."""
     grant: tuple[int, int] = (0, 0)
     most_session_bytes: int = 8 << 20
     most_sessions: int = 99
@@ -60,7 +60,8 @@ class Behaviour:
     cuts: list[int] = field(default_factory=list)
     """Each is spent by one connection: it is cut when it has sent so many bytes of fragments, inside one."""
     silent_at: str = ""
-    """`greeting`, `ticket`, `classic`, `session`, `open` or `read`: from there on nothing is answered."""
+    """`greeting`, `ticket`, `classic`, `session`, `open` or `read`: from there on nothing is answered; `trickle`: as
+    good as nothing."""
     spoil: Callable[[Fragment], None] | None = None
     second_certificate: "Certificate | None" = None
     greeting: bytes = b"220 authd: SSL Required\r\n"
@@ -94,7 +95,7 @@ class Host:
         self.paths: list[str] = []
         self.tickets: set[str] = set()
         self.used: list[str] = []
-        self.open_sessions = self.most_open = self.goodbyes = self.fragments = 0
+        self.open_sessions = self.most_open = self.goodbyes = self.fragments = self.most_in_flight = 0
         self.ended = threading.Event()
         self.changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -246,14 +247,19 @@ class _Connection:
         waiting: list[tuple[int, int, int, int]] = []
         left = self.how.cuts.pop(0) if self.how.cuts else None
         order = random.Random(len(self.host.used))
+        gather = self.how.gather
         while True:
-            while len(waiting) < self.how.gather or self._more():
+            while len({one[0] for one in waiting}) < gather or self._more():
                 kind, operation, payload = self._frame()
                 if kind == 7:
                     waiting += self._note_read(operation, payload)
+                    in_flight = len({one[0] for one in waiting})
+                    self.host.most_in_flight = max(self.host.most_in_flight, in_flight)
                 elif self._answer(kind, operation, payload):
                     return
+            gather = 1
             self._silent("read")
+            self._trickle()
             if self.how.read_errors:
                 self._refuse(waiting[0][0], *self.how.read_errors.pop())
                 raise ConnectionError("a session ends with an error")
@@ -277,6 +283,11 @@ class _Connection:
         self.sock.sendall(one.data)
         self.host._note("fragments", 1)
         return None if left is None else left - len(one.data)
+
+    def _trickle(self) -> None:
+        """A byte now and then, of an answer that never ends."""
+        while self.how.silent_at == "trickle" and not self.host.ended.wait(0.05):
+            self.sock.sendall(struct.pack("<I", MAGIC)[:1])
 
     def _more(self) -> bool:
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():

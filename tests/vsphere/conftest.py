@@ -12,7 +12,7 @@ from snapferry.lab.config import LabConfig, LabDatastore, LabDisk, LabNic, LabUs
 from snapferry.vsphere import REQUIRED_PRIVILEGES, Session, SourceVm, VCenterLogin, find_vm
 
 MIB = 1 << 20
-DISK = LabDisk(capacity=4 * MIB, data=MIB, data_runs=4)
+DISK = LabDisk(capacity_bytes=4 * MIB, data_bytes=MIB, data_runs=4)
 MANY = 120
 """More VMs than one page of an answer holds."""
 PAGE_EXTENTS = 20
@@ -28,7 +28,7 @@ SHOWCASE = LabVm(
     firmware="efi",
     secure_boot=True,
     host_name="showcase.lab.test",
-    disks=(DISK, LabDisk(capacity=2 * MIB + 512, controller="sata")),
+    disks=(DISK, LabDisk(capacity_bytes=2 * MIB + 512, controller="sata")),
     nics=(
         LabNic(network="VM Network", mac="00:50:56:0a:00:01", ip="10.0.5.7"),
         LabNic(network="storage", adapter="e1000e", connected=False),
@@ -37,8 +37,8 @@ SHOWCASE = LabVm(
 SCATTERED = LabVm(
     name="scattered",
     change_tracking=True,
-    disks=(LabDisk(capacity=64 * MIB + 512, data=24 * MIB, data_runs=RUNS),),
-    workload=Workload(rate=2 * MIB, hot=MIB),
+    disks=(LabDisk(capacity_bytes=64 * MIB + 512, data_bytes=24 * MIB, data_runs=RUNS),),
+    workload=Workload(rate_bytes=2 * MIB, hot_bytes=MIB),
 )
 
 
@@ -77,7 +77,7 @@ CONFIG = LabConfig(
     vcenter=LabVCenter(
         vms=VMS,
         networks=("VM Network", "storage"),
-        datastores=(LabDatastore(name="san1", capacity=10 << 30),),
+        datastores=(LabDatastore(name="san1", capacity_bytes=10 << 30),),
         change_page_extents=PAGE_EXTENTS,
         users=(
             LabUser(name="reader@vsphere.local"),

@@ -110,11 +110,11 @@ def test_a_session_that_expires_between_two_pages_of_a_read_loses_no_vm(lab: Lab
 
 def test_a_session_that_expires_while_a_task_runs_still_gets_its_result(lab: Lab, session: Session, find: Find) -> None:
     vm = find("snap-expired")
-    lab.control.set_fault("slow_task", method="CreateSnapshot_Task", vm=vm.name, seconds=1.5)
-    started = calls(lab, "CreateSnapshot_Task")
+    lab.control.set_fault("slow_task", method="CreateSnapshot_Task", vm=vm.name, seconds=3)
+    asked = calls(lab, "WaitForUpdatesEx")
     with ThreadPoolExecutor(1) as pool:
         made = pool.submit(create_snapshot, session, vm, "snapferry-expired-r1", "")
-        _until(lambda: calls(lab, "CreateSnapshot_Task") > started)
+        _until(lambda: calls(lab, "WaitForUpdatesEx") >= asked + 2)  # the first one is answered at once
         assert lab.control.expire_sessions() > 0
         snapshot = made.result(30)
     assert [one.moref for one in read_vm(session, vm.moref).snapshots] == [snapshot.moref]

@@ -131,6 +131,8 @@ def read_chain(layers: Sequence[Layer], offset: int, view: memoryview) -> None:
             position[open_grains] = (np.flatnonzero(open_grains) + first) * GRAIN_BYTES
             break
         entries = extent.entries(first, count)
+        if not entries.any():
+            continue
         kinds = sesparse.kinds(entries)
         data = open_grains & (kinds == sesparse.DATA)
         source[data] = index

@@ -29,7 +29,7 @@ def data_runs(capacity_bytes: int, data_bytes: int, runs: int, rng: random.Rando
 
 
 def fill(extent: FlatExtent, runs: list[tuple[int, int]], seed: int) -> None:
-    """Writes incompressible data into the runs: random words, scrambled anew for each chunk, so that no two are alike."""
+    """Writes incompressible data into the runs: random words, scrambled anew for each chunk, so no two are alike."""
     generator = np.random.PCG64(seed)
     pool: NDArray[np.uint64] = generator.random_raw(_CHUNK_BYTES // 8)
     words = np.empty_like(pool)

@@ -5,7 +5,6 @@ import os
 import weakref
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +18,6 @@ _ZEROS = memoryview(bytes(1 << 20))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
-
-
-class Extent(Protocol):
-    """Where a layer of a disk keeps its blocks. Offsets and lengths are bytes of the disk."""
-
-    path: Path
-
-    def write(self, offset: int, data: memoryview) -> None: ...
-
-    def zero(self, offset: int, length: int) -> None: ...
-
-    def unmap(self, offset: int, length: int) -> None: ...
-
-    def open_for_writing(self) -> None: ...
-
-    def close(self) -> None: ...
-
-    def data_runs(self) -> NDArray[np.int64]:
-        """Rows of (start, end) that cover all data, in disk order."""
-        ...
 
 
 def create_file(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 import hmac
 import random
-import re
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -28,8 +27,6 @@ from snapferry.lab.host.disk import Disk
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.host.faults import Counters, Faults
 from snapferry.lab.host.vm import Vm
-
-_DATASTORE_PATH = re.compile(r"\[([^\]]+)\] (.+)")
 
 
 class HostService:
@@ -277,14 +274,6 @@ class HostService:
 
     def _wire_path(self, vm: Vm, layer: Layer) -> str:
         return f"[{vm.datastore}] {vm.folder.name}/{layer.path.name}"
-
-
-def parse_datastore_path(path: str) -> tuple[str, str]:
-    """(datastore, path inside it) of `[san1] web01/web01.vmdk`. Raises HostError (bad_request)."""
-    found = _DATASTORE_PATH.fullmatch(path)
-    if not found:
-        raise HostError("bad_request", f"{path} is no datastore path.")
-    return found[1], found[2]
 
 
 def _allocated(path: Path) -> int:

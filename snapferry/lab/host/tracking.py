@@ -89,7 +89,8 @@ def block_runs(blocks: Blocks, capacity_bytes: int) -> NDArray[np.int64]:
     first = np.concatenate(([True], np.diff(blocks) > 1))
     last = np.concatenate((first[1:], [True]))
     runs = np.stack([blocks[first], blocks[last] + 1], axis=1) * BLOCK_BYTES
-    return np.minimum(runs, capacity_bytes)
+    clipped: NDArray[np.int64] = np.minimum(runs, capacity_bytes)
+    return clipped
 
 
 def page(runs: NDArray[np.int64], capacity_bytes: int, start: int, max_extents: int, rng: random.Random) -> Page:

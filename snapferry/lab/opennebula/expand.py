@@ -87,7 +87,7 @@ def build_machine(call: Call, request: Request) -> Machine:
     """
     world, given = call.world, request.attributes.without_empty()
     _check_capacity(given)
-    _check_uses(call, given)
+    check_uses(call, given)
     number = world.machines.next_id()
     name = request.name or given.get("NAME") or f"{request.template_name or 'one'}-{number}"
     machine = Machine(
@@ -173,7 +173,7 @@ def _check_capacity(given: Attributes) -> None:
             raise OneError(Code.INTERNAL, "Total threads per core and socket needs to match VCPU")
 
 
-def _check_uses(call: Call, given: Attributes) -> None:
+def check_uses(call: Call, given: Attributes) -> None:
     """Permissions and locks of all images and networks, before anything is taken; missing ones come up later."""
     for finder, name in ((named_image, "DISK"), (named_network, "NIC")):
         for vector in given.vectors(name):

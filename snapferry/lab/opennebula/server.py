@@ -8,7 +8,18 @@ from ssl import SSLContext
 from threading import Event, Thread
 from typing import Any
 
-from snapferry.lab.opennebula import datastores, hosts, images, machines, networks, system, templates, users, wire
+from snapferry.lab.opennebula import (
+    datastores,
+    hosts,
+    hotplug,
+    images,
+    machines,
+    networks,
+    system,
+    templates,
+    users,
+    wire,
+)
 from snapferry.lab.opennebula.access import Call, authenticate
 from snapferry.lab.opennebula.errors import CallFault, Code, OneError
 from snapferry.lab.opennebula.registry import Methods
@@ -21,6 +32,7 @@ _IDLE_SECONDS = 30
 METHODS: Methods = (
     datastores.METHODS
     | hosts.METHODS
+    | hotplug.METHODS
     | images.METHODS
     | machines.METHODS
     | networks.METHODS

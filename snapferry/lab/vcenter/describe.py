@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim
 
 from snapferry.lab.config import LabVm
+from snapferry.lab.host.answers import FolderFile
 from snapferry.lab.vcenter.hardware import disks_of, nics_of
 from snapferry.lab.vcenter.inventory import seeded_uuid
 from snapferry.lab.vcenter.store import Store
@@ -110,6 +111,23 @@ def _guest_nic(nic: Any, ip: str | None) -> Any:
         deviceConfigId=nic.key,
         ipConfig=config if addresses else None,
     )
+
+
+def layout(current: Any, files: list[FolderFile]) -> Any:
+    """The VM's files with their sizes; `size` is what they occupy, as on a thin datastore."""
+    home = current.files.snapshotDirectory
+    Info = vim.vm.FileLayoutEx.FileInfo
+    found = [
+        Info(key=key, name=home + one["name"], type=_file_type(one["name"]), size=one["allocated_bytes"])
+        for key, one in enumerate(files)
+    ]
+    return vim.vm.FileLayoutEx(file=found, timestamp=datetime.now(UTC))
+
+
+def _file_type(name: str) -> str:
+    if name.endswith(("-flat.vmdk", "-sesparse.vmdk")):
+        return "diskExtent"
+    return {"vmdk": "diskDescriptor", "vmx": "config", "log": "log"}.get(name.rpartition(".")[2], "nvram")
 
 
 def summary(store: Store, mo: Any) -> Any:

@@ -159,6 +159,7 @@ class Machine:
             guest=describe.guest(self.lab, config, running=False, tools=False),
             capability=describe.capability(self.lab),
             summary=lambda: describe.summary(store, self.mo),
+            layoutEx=lambda: describe.layout(self.config, self.host.client.files(self.moref)),
             datastore=[datastore],
             network=networks,
             resourcePool=site.resource_pool,

@@ -24,16 +24,17 @@ def select(store: Store, wanted: Any) -> Iterator[Any]:
     work: list[tuple[Any, Any, Any]] = [(wanted.obj, wanted.skip, wanted.selectSet)]
     while work:
         mo, skip, specs = work.pop()
-        if not skip and mo._moId not in seen:
-            seen.add(mo._moId)
+        moref = mo._moId
+        if not skip and moref not in seen:
+            seen.add(moref)
             yield mo
         for spec in specs:
             traversal = spec if isinstance(spec, PC.TraversalSpec) else named.get(spec.name)
             if traversal is None:
                 raise invalid_argument("specSet.objectSet.selectSet")
-            if not isinstance(mo, traversal.type) or (mo._moId, id(traversal)) in followed:
+            if not isinstance(mo, traversal.type) or (moref, id(traversal)) in followed:
                 continue
-            followed.add((mo._moId, id(traversal)))
+            followed.add((moref, id(traversal)))
             work += [(found, traversal.skip, traversal.selectSet) for found in _follow(store, mo, traversal.path)]
 
 

@@ -21,9 +21,7 @@ class Tasks:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def start(
-        self, entity: Any, name: str, user: str, hold: Callable[[Any], None], work: Callable[[], Any]
-    ) -> Any:
+    def start(self, entity: Any, name: str, user: str, hold: Callable[[Any], None], work: Callable[[], Any]) -> Any:
         """Runs `work` in a thread of its own; returns the task at once.
 
         Args:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from snapferry.lab.host import HostService
 from snapferry.lab.host.chain import View
 from snapferry.lab.host.folder import FolderServer
@@ -53,7 +54,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     cert, key = folder / "cert.pem", folder / "key.pem"
     subject = ["-subj", "/CN=esx1.lab.test", "-addext", "subjectAltName=DNS:esx1.lab.test,IP:127.0.0.1"]
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=60)
+    subprocess.run([*command, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True, timeout=60)
     return cert, key
 
 
@@ -246,7 +247,7 @@ def qemu_agrees(tmp_path: Path) -> Callable[[View], None]:
 
     def compare(view: View) -> None:
         raw = export(view, tmp_path / "view.raw")
-        command = ["qemu-img", "compare", "-f", "raw", "-F", "vmdk", raw, view.layers[-1].path]
+        command = ["qemu-img", "compare", "-f", "raw", "-F", "vmdk", str(raw), str(view.layers[-1].path)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         raw.unlink()

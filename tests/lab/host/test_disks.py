@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from snapferry.lab import digest
 from snapferry.lab.host import HostError, HostService
 from snapferry.lab.host.chain import View
@@ -51,8 +52,8 @@ class Guest:
 
 @pytest.fixture
 def guest(service: HostService, new_vm: Callable[..., None]) -> Guest:
-    """A guest on a disk whose end is aligned to nothing but sectors."""
-    new_vm(40 * MIB + 512)
+    """A guest on a disk whose end is aligned to nothing but sectors, and that has more than one grain table."""
+    new_vm(18 * MIB + 512)
     vm = service._vms["vm-1"]
     service.power_on("vm-1")
     return Guest(vm.disks[2000], vm, seed=3)

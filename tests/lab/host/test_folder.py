@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from snapferry.lab.host import HostService
 from snapferry.lab.host.folder import FolderServer
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from snapferry.lab.host import HostClient, HostError
 
 MIB = 1 << 20

@@ -262,9 +262,11 @@ def test_a_locked_vm_is_not_resumed(site: Any, one: Any) -> None:
     one.vm.action("poweroff-hard", number)
     site.wait_vm(one, number, 8)
     one.vm.lock(number, 1, True)
-    for act in (lambda: one.vm.action("resume", number), lambda: one.vm.update(number, "A=1", 1)):
-        with pytest.raises(pyone.OneAuthorizationException, match=r"VM is locked. \[0\].$"):
-            act()
+    text = r"VM is locked. \[0\].$"
+    with pytest.raises(pyone.OneAuthorizationException, match=text):
+        one.vm.action("resume", number)
+    with pytest.raises(pyone.OneAuthorizationException, match=text):
+        one.vm.update(number, "A=1", 1)
     one.vm.unlock(number)
     one.vm.action("resume", number)
     site.wait_vm(one, number, 3, 3)
@@ -281,15 +283,13 @@ def test_a_plain_user_may_not_deploy(site: Any) -> None:
     site.wait_vm(user, number, 3, 3)
 
 
-def test_unknown_objects_are_named(one: Any) -> None:
-    for act, text in (
-        (lambda: one.vm.info(999), r"^\[one.vm.info\] Error getting virtual machine \[999\].$"),
-        (lambda: one.vn.info(999), r"Error getting virtual network \[999\].$"),
-        (lambda: one.datastore.info(999), r"Error getting datastore \[999\].$"),
-        (lambda: one.host.info(999), r"Error getting host \[999\].$"),
-    ):
-        with pytest.raises(pyone.OneNoExistsException, match=text):
-            act()
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("vm", "virtual machine"), ("vn", "virtual network"), ("datastore", "datastore"), ("host", "host")],
+)
+def test_unknown_objects_are_named(one: Any, kind: str, name: str) -> None:
+    with pytest.raises(pyone.OneNoExistsException, match=rf"^\[one.{kind}.info\] Error getting {name} \[999\].$"):
+        getattr(one, kind).info(999)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")

@@ -27,7 +27,9 @@ def test_a_task_fails_as_told(vm: Any, lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("when", "done"), [("before", 0), ("after", 1)])
-def test_a_dropped_connection_leaves_the_call_undone_or_done(connect: Any, vm: Any, lab: Lab, when: str, done: int) -> None:
+def test_a_dropped_connection_leaves_the_call_undone_or_done(
+    connect: Any, vm: Any, lab: Lab, when: str, done: int
+) -> None:
     stub = connect()._stub
     mine = vim.VirtualMachine(vm._moId, stub)
     lab.control.set_fault("drop", method="CreateSnapshot_Task", when=when)

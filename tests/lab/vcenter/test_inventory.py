@@ -57,9 +57,7 @@ def test_a_page_token_is_good_once(si: Any) -> None:
 
 
 def test_traversal_walks_up_by_named_steps(si: Any, web01: Any) -> None:
-    up = PC.TraversalSpec(
-        name="up", type=vim.ManagedEntity, path="parent", selectSet=[PC.SelectionSpec(name="up")]
-    )
+    up = PC.TraversalSpec(name="up", type=vim.ManagedEntity, path="parent", selectSet=[PC.SelectionSpec(name="up")])
     spec = PC.FilterSpec(
         objectSet=[PC.ObjectSpec(obj=web01, selectSet=[up])],
         propSet=[PC.PropertySpec(type=vim.ManagedEntity, pathSet=["name"])],

@@ -19,7 +19,9 @@ ENVELOPE = (
 )
 
 
-def call(si: Any, lab: Lab, method: str, arguments: str = "", kind: str = "NfcService", this: str = "nfcService") -> str:
+def call(
+    si: Any, lab: Lab, method: str, arguments: str = "", kind: str = "NfcService", this: str = "nfcService"
+) -> str:
     """The reply's text; any status."""
     ends = lab.endpoints
     context = ssl.create_default_context(cafile=ends.ca_file)

@@ -19,7 +19,9 @@ def nics(vm: Any) -> list[Any]:
 
 def events_of(si: Any, vm: Any, *types: str, **more: Any) -> list[Any]:
     by = vim.event.EventFilterSpec.ByEntity(entity=vm, recursion="self")
-    return list(si.content.eventManager.QueryEvents(vim.event.EventFilterSpec(entity=by, eventTypeId=types, **more)))
+    return list(
+        si.content.eventManager.QueryEvents(vim.event.EventFilterSpec(entity=by, eventTypeId=list(types), **more))
+    )
 
 
 def wait_for_power(si: Any, vm: Any, state: str) -> None:

@@ -20,7 +20,9 @@ CALLS = {
     "VirtualMachine.Config.Annotation": lambda vm: vm.ReconfigVM_Task(vim.vm.ConfigSpec(annotation="x")),
     "VirtualMachine.Config.EditDevice": lambda vm: vm.ReconfigVM_Task(
         vim.vm.ConfigSpec(
-            deviceChange=[vim.vm.device.VirtualDeviceSpec(operation="edit", device=vim.vm.device.VirtualE1000(key=4000))]
+            deviceChange=[
+                vim.vm.device.VirtualDeviceSpec(operation="edit", device=vim.vm.device.VirtualE1000(key=4000))
+            ]
         )
     ),
     "VirtualMachine.Config.Rename": lambda vm: vm.Rename_Task("other"),

@@ -1,5 +1,6 @@
 """Snapshots and change queries."""
 
+import time
 from typing import Any
 
 import pytest
@@ -47,6 +48,9 @@ def test_a_snapshot_freezes_the_disks_and_the_vm_goes_on_in_new_files(vm: Any) -
     assert frozen.fileName == before.fileName == leaf.parent.fileName
     assert leaf.fileName == before.fileName.replace(".vmdk", "-000001.vmdk")
     assert leaf.uuid == before.uuid
+    files = {one.name: one for one in vm.layoutEx.file}
+    assert files[leaf.fileName].type == "diskDescriptor"
+    assert files[leaf.fileName.replace(".vmdk", "-sesparse.vmdk")].type == "diskExtent"
     tree = vm.snapshot.rootSnapshotList[0]
     assert (tree.name, tree.description, tree.snapshot, tree.vm) == ("one", "by a test", snapshot, vm)
     assert vm.snapshot.currentSnapshot == snapshot
@@ -108,12 +112,21 @@ def test_a_change_query_names_what_was_written_since(vm: Any, lab: Lab) -> None:
     first = take(vm, "first")
     base = disks(first.config)[0]
     WaitForTask(first.RemoveSnapshot_Task(False))
+
+    def changed() -> list[tuple[int, int]]:
+        snapshot = take(vm, "now")
+        areas, _ = query(vm, snapshot, base.key, base.backing.changeId, base.capacityInBytes)
+        WaitForTask(snapshot.RemoveSnapshot_Task(False))
+        return areas
+
+    deadline = time.monotonic() + 20
+    while not (running := changed()):
+        assert time.monotonic() < deadline
     lab.control.power_off(vm.name)
-    last = lab.control.last_sequence(vm.name)
-    assert last > 0
-    areas, _ = query(vm, None, base.key, base.backing.changeId, base.capacityInBytes)
-    assert areas
-    assert sum(length for _, length in areas) < base.capacityInBytes
+    assert lab.control.last_sequence(vm.name) > 0
+    final, _ = query(vm, None, base.key, base.backing.changeId, base.capacityInBytes)
+    grains = {grain for start, length in final for grain in range(start // GRAIN, (start + length) // GRAIN)}
+    assert {start // GRAIN for start, _ in running} <= grains
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,7 @@ PC = vmodl.query.PropertyCollector
 
 def watch(collector: Any, mo: Any, *paths: str) -> Any:
     return collector.CreateFilter(
-        PC.FilterSpec(
-            objectSet=[PC.ObjectSpec(obj=mo)], propSet=[PC.PropertySpec(type=type(mo), pathSet=list(paths))]
-        ),
+        PC.FilterSpec(objectSet=[PC.ObjectSpec(obj=mo)], propSet=[PC.PropertySpec(type=type(mo), pathSet=list(paths))]),
         True,
     )
 

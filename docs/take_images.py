@@ -1,0 +1,114 @@
+"""Makes the README's pictures of the Prefect UI from a demo: `make docs-images`. Fails on a blank or error page."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+)
+IMAGES = Path(__file__).parent / "images"
+MOST_BYTES = 200_000
+LEAST_BYTES = 15_000
+"""A page with nothing on it makes a smaller file."""
+WAIT_MS = 60_000
+VM = "web01"
+
+
+class BadPage(Exception):
+    """A page isn't what the README shows."""
+
+
+class Camera:
+    """A browser on a Prefect UI that takes pictures of pages whose content is there."""
+
+    def __init__(self, page: Page, ui_url: str, folder: Path) -> None:
+        self.page = page
+        self._url = ui_url
+        self._folder = folder
+        self._errors: list[str] = []
+        page.on("pageerror", lambda error: self._errors.append(str(error)))
+
+    def open(self, path: str) -> None:
+        """Goes to a page of the UI."""
+        self._errors.clear()
+        reply = self.page.goto(f"{self._url}{path}", timeout=WAIT_MS)
+        if reply is None or not reply.ok:
+            raise BadPage(f"{path}: {reply.status if reply else 'no answer'}")
+
+    def take(self, name: str, *texts: str) -> Path:
+        """Takes a picture once all the texts are seen.
+
+        Raises:
+            BadPage: a script of the page failed, or the picture is blank or too large.
+            AssertionError: a text isn't there in time.
+        """
+        for text in texts:
+            expect(self.page.get_by_text(text).first).to_be_visible(timeout=WAIT_MS)
+        self.page.wait_for_load_state("networkidle", timeout=WAIT_MS)
+        file = self._folder / f"{name}.png"
+        self.page.screenshot(path=file, animations="disabled")
+        if self._errors:
+            raise BadPage(f"{name}: {'; '.join(self._errors)}")
+        if not LEAST_BYTES < file.stat().st_size < MOST_BYTES:
+            raise BadPage(f"{name}: {file.stat().st_size} bytes")
+        return file
+
+
+def take_all(ui_url: str, flow_run_id: str, folder: Path) -> list[Path]:
+    """The gate, answered in the browser; then the run and what it shows."""
+    with tempfile.TemporaryDirectory() as profile, sync_playwright() as driver:
+        browser = driver.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=list(FLAGS), viewport={"width": 1280, "height": 860}
+        )
+        camera = Camera(browser.pages[0], ui_url, folder)
+        camera.open(f"/runs/flow-run/{flow_run_id}")
+        camera.page.get_by_role("button", name="Resume").first.click(timeout=WAIT_MS)
+        taken = [camera.take("gate", "Cut over web01 to OpenNebula?", "Name of the VM, typed again")]
+        answer_gate(camera.page)
+        camera.open(f"/runs/flow-run/{flow_run_id}")
+        expect(camera.page.get_by_text("Completed").first).to_be_visible(timeout=5 * WAIT_MS)
+        taken.append(camera.take("run", "migrate web01", "Completed"))
+        camera.open(f"/artifacts/key/{VM}-report")
+        taken.append(camera.take("artifacts", "Downtime", "Hard disk 1"))
+        browser.close()
+    return taken
+
+
+def answer_gate(page: Page) -> None:
+    """Fills the form in and sends it, as an operator does."""
+    form = page.get_by_role("dialog")
+    form.get_by_label("Approve").first.click()
+    form.get_by_label("Name of the VM, typed again").fill(VM)
+    form.get_by_label("When").fill("now")
+    form.get_by_role("button", name=re.compile("Submit|Resume")).click()
+    expect(form).to_be_hidden(timeout=WAIT_MS)
+
+
+def main() -> None:
+    """Runs a demo up to its gate, takes the pictures, ends the demo."""
+    demo = [sys.executable, "-m", "snapferry.cli", "demo", "--folder", "build/images-demo"]
+    done = subprocess.run([*demo, "--at-gate"], stdout=subprocess.PIPE, text=True, timeout=600)
+    print(done.stdout)
+    try:
+        found = re.search(r"Prefect's UI: (\S+)", done.stdout)
+        run = re.findall(r"flow-run/([0-9a-f-]{36})", done.stdout)
+        if done.returncode or not found or not run:
+            raise BadPage(f"the demo ended with {done.returncode}")
+        IMAGES.mkdir(exist_ok=True)
+        for file in take_all(found[1], run[-1], IMAGES):
+            print(f"{file.relative_to(Path.cwd())}: {file.stat().st_size} bytes")
+    finally:
+        subprocess.run([*demo, "--stop"], check=True, timeout=60)
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).parent.parent)
+    main()
