@@ -42,7 +42,7 @@ lint:
 # mypy doesn't follow an editable package-dir mapping: it sees the layout that pip installs, made of links.
 types:
 	@rm -rf build/types && mkdir -p build/types/snapferry
-	@ln -s ../../../snapferry/* $(foreach room,blocks cli deployments flows,../../../$(room)) build/types/snapferry/
+	@cd build/types/snapferry && ln -s ../../../snapferry/* $(addprefix ../../../,blocks cli deployments flows) .
 	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
 
 unit:

@@ -11,6 +11,9 @@ from snapferry.cli.output import duration, show_json, size
 from snapferry.errors import PlanError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
     from rich.progress import Progress, TaskID
 
     from snapferry.deployments import Followed, Gate, Update
@@ -23,7 +26,7 @@ def slug_of(vm: str) -> str:
     """The VM's name as its deployments have it."""
     from snapferry.plan import MigrationPlan
 
-    return MigrationPlan.model_construct(vm=vm).slug
+    return MigrationPlan(vm=vm or "vm", image_datastore="").slug
 
 
 def plan_of(vm: str) -> dict[str, Any]:
@@ -98,6 +101,13 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def steps_of(update: "Update") -> "Iterator[tuple[datetime, str]]":
+    """The lines of an update in short: no traceback, and not the error that ends the run and is told at the end."""
+    for line in update.lines:
+        if line.text and not line.text.startswith("Encountered exception during execution"):
+            yield line.at, line.text.splitlines()[0]
+
+
 class Display:
     """Shows what is new of a run: steps as lines, disks as bars where stderr is a terminal."""
 
@@ -121,8 +131,8 @@ class Display:
         if update.state != self._state and not update.lines:
             self._line(update.state.lower())
         self._state = update.state
-        for line in update.lines:
-            self._line(f"{line.at.astimezone():%H:%M:%S}  {line.text}")
+        for at, text in steps_of(update):
+            self._line(f"{at.astimezone():%H:%M:%S}  {text}")
         if not self._progress:
             return
         for disk in update.disks:

@@ -37,7 +37,7 @@ def table(*columns: str, rows: Iterable[Iterable[object]], title: str | None = N
 
     made = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
     return made

@@ -5,10 +5,10 @@ from threading import Event
 from typing import Self
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import Refused
+from snapferry.errors import PlanError, Refused
 from snapferry.lease import Lease
 from snapferry.plan import MigrationPlan
-from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, identity_of_template
+from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
 from snapferry.vsphere.models import SourceVm
 
 
@@ -46,7 +46,7 @@ class Migration:
             PlanError: there is no such VM, or several.
             SnapferryError: an end can't be asked.
         """
-        vm = vsphere.find_vm(source, plan.vm)
+        vm = _find_vm(plan, source, target)
         return cls(plan, source, target, vm, find_record(target, vm))
 
     @property
@@ -97,6 +97,24 @@ class Migration:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _find_vm(plan: MigrationPlan, source: vsphere.Session, target: opennebula.Client) -> SourceVm:
+    """The plan's VM, also where a cutover has renamed it: then a record at the target knows it by its old name."""
+    try:
+        return vsphere.find_vm(source, plan.vm)
+    except PlanError:
+        name = plan.vm.rsplit("/", 1)[-1]
+        renamed = [one for one in find_records(target) if one.vm_name == name and one.cutover]
+        if not renamed:
+            raise
+        try:
+            vm = vsphere.read_vm(source, renamed[-1].vm_moref)
+        except vsphere.VmGone:
+            vm = None
+        if vm is None or vm.key != renamed[-1].vm_key:
+            raise
+        return vm
 
 
 def foreign_snapshots(vm: SourceVm) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from snapferry.plan import Frozen
 from snapferry.record import Phase, RoundResult
 
 _PLOT = (720, 260)
-_MARGIN = (64, 24, 64, 36)
+_MARGIN = (64, 40, 64, 36)
 
 
 class ReportDisk(Frozen):
@@ -178,7 +178,7 @@ def rounds_plot(rounds: Sequence[RoundResult]) -> str:
         f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(shapes)}'
         f'<polyline points="{" ".join(points)}" fill="none" stroke="#d2691e" stroke-width="2"/>'
         f'<line x1="{left}" y1="{base}" x2="{width - right}" y2="{base}" stroke="#333"/>'
-        f'<text x="{left}" y="14">changed (MB)</text>'
+        f'<text x="8" y="14">changed (MB)</text>'
         f'<text x="{width - right}" y="14" text-anchor="end" fill="#d2691e">'
         f"predicted downtime, at most {longest:.0f} s</text>"
         f'<text x="{left + inner_width / 2:.1f}" y="{height - 4}" text-anchor="middle">round</text></svg>'

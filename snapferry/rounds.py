@@ -3,6 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,8 @@ from snapferry.record import (
     round_of_template,
     rounds_of_template,
 )
-from snapferry.transfer import Extents, FileJournal, RateLimiter, pump
+from snapferry.seams import Journal
+from snapferry.transfer import Extents, FileJournal, NoJournal, RateLimiter, pump
 from snapferry.vsphere.models import PowerState, Snapshot, SourceDisk
 from snapferry.watch import Watch
 from snapferry.writers import RawFileWriter
@@ -174,15 +176,18 @@ def copy_disks(
         path = _open_image(migration, work, lease)
         result = _copy_disk(migration, point, work, path, limiter, watch)
         if commit:
-            _commit(migration, point, work, lease)
+            _commit(migration, point, work, path, lease)
         return result
 
     with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
         futures = [pool.submit(one_disk, work) for work in works]
-        for future in futures:
-            if future.exception():
-                break  # the others are on their way and end by themselves
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except Exception:
+            raise  # the other disks are on their way, and end by themselves
+        except BaseException:
+            watch.stop.set()  # Ctrl-C or a cancellation: the pool would wait for hours else
+            raise
 
 
 def _open_image(migration: Migration, work: Work, lease: Lease) -> Path:
@@ -206,22 +211,13 @@ def _copy_disk(
         return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
 
     meter = watch.disk(disk.key, disk.label, work.extents.total_bytes)
-    writer = RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)
-    try:
-        for start, length in work.zeros:
-            writer.zero(start, length)
-        reader = NfcReader(
-            ticket, disk.file_name, disk.capacity_bytes, connections=migration.plan.connections,
-        )  # fmt: skip
-        try:
+    with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
+        connections = migration.plan.connections
+        with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
             copied = pump(
-                reader, writer, work.extents, stop=watch.stop, limiter=limiter, progress=meter,
-                journal=_journal(migration, point, work, path),
+                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
+                journal=_journal(migration, point, work, path), progress=meter,
             )  # fmt: skip
-        finally:
-            reader.close()
-    finally:
-        writer.close()
     return DiskResult(
         key=disk.key,
         label=disk.label,
@@ -234,8 +230,14 @@ def _copy_disk(
     )
 
 
-def _journal(migration: Migration, point: Point, work: Work, path: Path) -> FileJournal:
-    """This disk's journal of this round: void where anything that it is bound to differs."""
+def _journal(migration: Migration, point: Point, work: Work, path: Path) -> Journal:
+    """This disk's journal of this round: void where anything that it is bound to differs.
+
+    The last changes have none: no snapshot's moref tells one power-off from another, so a journal of a cutover that
+    was rolled back could vouch for blocks that the guest has written since.
+    """
+    if not point.snapshot:
+        return NoJournal()
     file = path.stat()
     identity = {
         "migration": migration.planned.migration_id,
@@ -250,7 +252,7 @@ def _journal(migration: Migration, point: Point, work: Work, path: Path) -> File
     return FileJournal(state_folder() / "journals" / name, identity)
 
 
-def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> None:
+def _commit(migration: Migration, point: Point, work: Work, path: Path, lease: Lease) -> None:
     """Makes the snapshot's id the disk's base; the pump has flushed."""
     lease.check()
     update = {
@@ -262,6 +264,7 @@ def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> Non
     opennebula.update_image(
         migration.target, work.record.image_id, base_of_image(work.record.model_copy(update=update))
     )
+    _journal(migration, point, work, path).clear()
 
 
 def _since_last(migration: Migration, started: datetime) -> float:

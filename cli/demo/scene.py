@@ -13,9 +13,9 @@ PLAN = f"""\
 # What `snapferry plan {VM}` writes, in short.
 vm: {VM}
 image_datastore: default
-# So that several rounds are seen: no prediction fits this budget, the floor decides, and the copy takes its time.
-downtime_budget: 1s
-floor: 30 MB
+# So that several rounds are seen: no prediction fits this budget, so the floor decides, and the copy takes its time.
+downtime_budget: 30s
+floor: 50 MB
 max_rounds: 12
 rate_limit: 80 MB/s
 presync:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from snapferry.cli.demo.processes import DemoFailed, Processes
 from snapferry.cli.demo.scene import PLAN, VM, lab_config
 from snapferry.cli.demo.site import Site, environment, make_blocks
+from snapferry.cli.following import steps_of
 
 if TYPE_CHECKING:
     from snapferry.deployments import Followed, Gate, Update
@@ -28,8 +29,8 @@ class Teller:
 
     def update(self, update: "Update") -> None:
         """Tells the new steps of a run."""
-        for line in update.lines:
-            self(f"   {line.text}")
+        for _, text in steps_of(update):
+            self(f"   {text}")
 
 
 def tell_story(seed: int, folder: Path, report: Path | None, keep: bool) -> bool:
@@ -99,7 +100,7 @@ def _set_up(site: Site, tell: Teller) -> "MigrationPlan":
 
 
 def _presync(site: Site, tell: Teller, plan: "MigrationPlan") -> None:
-    """The first rounds. The VM is powered on once a worker has taken the run, so that every demo sees it settle alike."""
+    """The first rounds. The VM is powered on once a worker has the run, so that every demo sees it settle alike."""
     from snapferry.lab import LabControl
 
     control = LabControl(site.wait_lab())

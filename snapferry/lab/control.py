@@ -107,7 +107,7 @@ class LabControl:
         self._call("power_off", vm_name=vm_name)
 
     def last_sequence(self, vm_name: str) -> int:
-        """Number of the guest's last write before its VM was powered off."""
+        """Number of the guest's last write so far; of the last one of all once its VM is off."""
         return int(self._call("last_sequence", vm_name=vm_name))
 
     def expire_sessions(self) -> int:

@@ -86,10 +86,8 @@ class ControlService:
             switch_off(self._vcenter, machine, SOMEBODY)
 
     def last_sequence(self, vm_name: str) -> int:
-        found = self._vcenter.named(vm_name).last_sequence
-        if found is None:
-            raise ValueError(f"{vm_name} hasn't been powered off yet")
-        return found
+        machine = self._vcenter.named(vm_name)
+        return machine.host.client.last_write(machine.moref)
 
     def expire_sessions(self) -> int:
         return self._vcenter.sessions.end_all()

@@ -262,7 +262,7 @@ class _Connection:
             self._trickle()
             if self.how.read_errors:
                 self._refuse(waiting[0][0], *self.how.read_errors.pop())
-                raise ConnectionError("a session ends with an error")
+                raise Silence
             operation, offset, total, start = waiting.pop(order.randrange(len(waiting)) if self.how.shuffle else 0)
             length = min(self.how.fragment_bytes, total - start)
             data = self.host.disk[offset + start : offset + start + length]

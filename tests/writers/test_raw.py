@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -112,6 +113,25 @@ def test_a_writer_in_another_process_is_kept_out_and_let_in_when_the_first_is_ki
         other.kill()
         other.wait(10)
     RawFileWriter(path, MIB).close()
+
+
+@pytest.mark.skipif(not shutil.which("qemu-io"), reason="needs qemu-utils")
+def test_qemu_and_the_writer_keep_each_other_out(image: MakeImage) -> None:
+    path = image(MIB)
+    command = ["qemu-io", "-f", "raw", str(path)]
+    writer = RawFileWriter(path, MIB)
+    refused = subprocess.run([*command, "-c", "write 0 512"], capture_output=True, text=True, timeout=30)
+    assert refused.returncode and "lock" in refused.stderr
+    writer.close()
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
+        assert qemu.stdin and qemu.stdout
+        qemu.stdin.write("read 0 512\n")
+        qemu.stdin.flush()
+        assert "read 512/512" in qemu.stdout.readline()
+        with pytest.raises(ImageBusy):
+            RawFileWriter(path, MIB)
+        qemu.stdin.close()
+        qemu.wait(10)
 
 
 def test_a_refused_file_isnt_held(image: MakeImage) -> None:

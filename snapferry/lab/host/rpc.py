@@ -106,6 +106,9 @@ class HostClient:
     def power_on(self, vm_id: str) -> None:
         self._call("power_on", vm_id=vm_id)
 
+    def last_write(self, vm_id: str) -> int:
+        return cast(int, self._call("last_write", vm_id=vm_id))
+
     def power_off(self, vm_id: str) -> PoweredOff:
         return cast(PoweredOff, self._call("power_off", vm_id=vm_id))
 

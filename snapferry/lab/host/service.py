@@ -105,6 +105,10 @@ class HostService:
     def power_off(self, vm_id: str) -> PoweredOff:
         return {"sequence": self._vm(vm_id).power_off()}
 
+    def last_write(self, vm_id: str) -> int:
+        """Number of the guest's last write so far."""
+        return self._vm(vm_id).last_write
+
     def stop(self) -> None:
         """Powers every VM off, so that no thread writes any more."""
         for vm in list(self._vms.values()):

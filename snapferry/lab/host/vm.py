@@ -82,6 +82,12 @@ class Vm:
             self.log(f"Power off, last write of the guest: {self.sequence}")
             return self.sequence
 
+    @property
+    def last_write(self) -> int:
+        """Number of the guest's last write so far."""
+        writer = self._writer
+        return writer.last_sequence if writer else self.sequence
+
     def _apply(self, disk: Disk, write: Write) -> None:
         with self.io:
             if write.kind is Kind.UNMAP:

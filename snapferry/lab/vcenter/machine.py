@@ -47,7 +47,6 @@ class Machine:
         """Oldest first; each stands on the one before."""
         self.left_behind: list[SnapshotNode] = []
         """Removed, but their files wait for a consolidation."""
-        self.last_sequence: int | None = None
         """Number of the guest's last write, known once it has been powered off."""
         self.tools_running = config.tools == "running"
         self._lock = threading.Lock()
@@ -185,7 +184,7 @@ class Machine:
 
     def power_off(self) -> None:
         """The VM is held by the caller, and on."""
-        self.last_sequence = int(self.host.client.power_off(self.moref)["sequence"])
+        self.host.client.power_off(self.moref)
         self.tools_running = False
         self._show_power(False)
 

@@ -87,7 +87,7 @@ def test_a_vm_tells_its_hardware(web01: Any) -> None:
     assert list(controllers[1000].device) == [2000, 2001]
     assert (config.firmware, config.bootOptions.efiSecureBootEnabled, config.version) == ("efi", True, "vmx-19")
     assert len({one.backing.uuid for one in disks(config)}) == 3
-    nics = [one for one in config.hardware.device if isinstance(one, vim.vm.device.VirtualEthernetCard)]
+    nics: list[Any] = [one for one in config.hardware.device if isinstance(one, vim.vm.device.VirtualEthernetCard)]
     assert [nic.macAddress for nic in nics][1] == "00:50:56:01:02:03"
     assert [nic.connectable.startConnected for nic in nics] == [True, False]
     assert [nic.backing.network.name for nic in nics] == ["VM Network", "dmz"]
