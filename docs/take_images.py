@@ -92,11 +92,12 @@ def take_all(ui_url: str, presync_id: str, migrate_id: str, folder: Path) -> lis
 
 def answer_gate(page: Page) -> None:
     """Fills the form in and sends it, as an operator does."""
-    form = page.get_by_role("dialog")
-    form.get_by_label("Approve").first.click()
-    form.get_by_label("Name of the VM, typed again").fill(VM)
-    form.get_by_label("When").fill("now")
-    form.get_by_role("button", name=re.compile("Submit|Resume")).click()
+    form = page.locator(".p-modal")
+    form.get_by_role("switch").click()
+    name, when = form.get_by_role("textbox").all()
+    name.fill(VM)
+    when.fill("now")
+    form.get_by_role("button", name="Submit").click()
     expect(form).to_be_hidden(timeout=WAIT_MS)
 
 
