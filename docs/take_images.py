@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from uuid import UUID
 
 from playwright.sync_api import Page, expect, sync_playwright
 
@@ -82,8 +83,7 @@ def take_all(ui_url: str, presync_id: str, migrate_id: str, folder: Path) -> lis
         camera.page.get_by_role("button", name="Resume").first.click(timeout=WAIT_MS)
         taken.append(camera.take("gate", f"Cut over {VM} to OpenNebula?", "Name of the VM, typed again"))
         answer_gate(camera.page)
-        camera.open(f"/runs/flow-run/{migrate_id}")
-        expect(camera.page.get_by_text("Completed").first).to_be_visible(timeout=5 * WAIT_MS)
+        wait_completed(ui_url, migrate_id)
         camera.open_artifact(f"{VM}-report")
         taken.append(camera.take("report", "Downtime", "Hard disk 1", "last changes"))
         browser.close()
@@ -99,6 +99,17 @@ def answer_gate(page: Page) -> None:
     when.fill("now")
     form.get_by_role("button", name="Submit").click()
     expect(form).to_be_hidden(timeout=WAIT_MS)
+
+
+def wait_completed(ui_url: str, flow_run_id: str) -> None:
+    """Returns once a run has completed. Raises BadPage where it ends otherwise."""
+    os.environ["PREFECT_API_URL"] = f"{ui_url}/api"
+
+    from snapferry.deployments import follow
+
+    followed = follow(UUID(flow_run_id), timeout_seconds=300)
+    if followed.outcome != "completed":
+        raise BadPage(f"{followed.name}: {followed.state}: {followed.message}")
 
 
 def main() -> None:

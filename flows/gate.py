@@ -155,7 +155,8 @@ def rounds_in_brief(rounds: Sequence[RoundResult]) -> str:
     """A table that fits into the form."""
     lines = ["| round | changed | time | downtime then |", "|---:|---:|---:|---:|"]
     for one in rounds:
-        downtime = f"{one.verdict.predicted_downtime_seconds:.0f} s" if one.verdict else ""
+        seconds = one.predicted_downtime_seconds
+        downtime = "" if seconds is None else f"{seconds:.0f} s"
         lines.append(f"| {one.number}, {one.kind} | {size(one.changed_bytes)} | {one.seconds:.0f} s | {downtime} |")
     return "\n".join(lines)
 

@@ -99,7 +99,7 @@ def judge(rounds: Sequence[Round], plan: MigrationPlan, costs: Costs = Costs()) 
 def _decide(rounds: Sequence[Round], plan: MigrationPlan, downtime: float) -> tuple[Decision, str]:
     last = rounds[-1]
     changed = f"{last.changed_bytes / 1e6:.1f} MB changed"
-    fits = f"a cutover now would take about {downtime:.0f} s of the {plan.downtime_budget_seconds:.0f} s allowed"
+    fits = f"a cutover now would take about {downtime:.0f} s, the plan allows {plan.downtime_budget_seconds:.0f} s"
     if last.kind != "base":
         if last.changed_bytes <= plan.floor_bytes:
             return "converged", f"{changed}, which is under the floor of {plan.floor_bytes / 1e6:.1f} MB; {fits}."

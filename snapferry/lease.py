@@ -18,7 +18,7 @@ from snapferry.errors import LeaseLost, SnapferryError
 from snapferry.record import Vector
 
 TERM_SECONDS = 120.0
-TAKE_SECONDS = 10.0
+TAKE_SECONDS = 5.0
 
 
 class Lease:

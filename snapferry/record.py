@@ -97,6 +97,11 @@ class RoundResult(Frozen):
         """Rate of the copy, over all disks."""
         return self.copied_bytes / self.copy_seconds if self.copy_seconds else 0.0
 
+    @property
+    def predicted_downtime_seconds(self) -> float | None:
+        """What a cutover right after this round would have taken; a base can't tell, since it shows no delta."""
+        return self.verdict.predicted_downtime_seconds if self.verdict and self.kind != "base" else None
+
 
 class DiskRecord(Frozen):
     """One disk's image and its base."""

@@ -100,7 +100,7 @@ def _round(one: RoundResult) -> ReportRound:
         changed_bytes=one.changed_bytes,
         copied_bytes=one.copied_bytes,
         bytes_per_second=one.bytes_per_second,
-        predicted_downtime_seconds=one.verdict.predicted_downtime_seconds if one.verdict else None,
+        predicted_downtime_seconds=one.predicted_downtime_seconds,
         decision=one.verdict.decision if one.verdict else None,
     )
 
@@ -108,15 +108,16 @@ def _round(one: RoundResult) -> ReportRound:
 def rounds_table(rounds: Sequence[RoundResult]) -> str:
     """The rounds as a Markdown table."""
     lines = [
-        "| round | kind | started (UTC) | changed | copied | time | rate | downtime now | verdict |",
-        "|---:|---|---|---:|---:|---:|---:|---:|---|",
+        "| round | kind | started (UTC) | changed | time | rate | downtime then | verdict |",
+        "|---:|---|---|---:|---:|---:|---:|---|",
     ]
     for one in rounds:
-        downtime = f"{one.verdict.predicted_downtime_seconds:.0f} s" if one.verdict else ""
+        seconds = one.predicted_downtime_seconds
+        downtime = "" if seconds is None else f"{seconds:.0f} s"
+        decision = one.verdict.decision if one.verdict else ""
         lines.append(
-            f"| {one.number} | {one.kind} | {one.started:%Y-%m-%d %H:%M:%S} | {one.changed_bytes / 1e6:,.1f} MB |"
-            f" {one.copied_bytes / 1e6:,.1f} MB | {one.seconds:.1f} s | {one.bytes_per_second / 1e6:,.0f} MB/s |"
-            f" {downtime} | {one.verdict.decision if one.verdict else ''} |"
+            f"| {one.number} | {one.kind} | {one.started:%m-%d %H:%M:%S} | {one.changed_bytes / 1e6:,.1f} MB |"
+            f" {one.seconds:.1f} s | {one.bytes_per_second / 1e6:,.0f} MB/s | {downtime} | {decision} |"
         )
     doubts = [
         f"- Round {one.number}, {disk.label}: {disk.doubt}." for one in rounds for disk in one.disks if disk.doubt
@@ -157,7 +158,7 @@ def rounds_plot(rounds: Sequence[RoundResult]) -> str:
     inner_width, inner_height = width - left - right, height - top - bottom
     step = inner_width / max(len(rounds), 1)
     most = max((one.changed_bytes for one in rounds), default=0) or 1
-    longest = max((one.verdict.predicted_downtime_seconds for one in rounds if one.verdict), default=0.0) or 1.0
+    longest = max((one.predicted_downtime_seconds or 0.0 for one in rounds), default=0.0) or 1.0
     base = top + inner_height
     shapes, points = [], []
     for index, one in enumerate(rounds):
@@ -169,8 +170,8 @@ def rounds_plot(rounds: Sequence[RoundResult]) -> str:
             f"{one.changed_bytes / 1e6:,.1f}</text>"
             f'<text x="{x + step / 2:.1f}" y="{base + 16}" text-anchor="middle">{one.number}</text>'
         )
-        if one.verdict:
-            y = base - inner_height * one.verdict.predicted_downtime_seconds / longest
+        if one.predicted_downtime_seconds is not None:
+            y = base - inner_height * one.predicted_downtime_seconds / longest
             points.append(f"{x + step / 2:.1f},{y:.1f}")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
