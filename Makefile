@@ -28,7 +28,7 @@ demo-stop:
 
 test:
 	@.ci/install qemu-utils chromium
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadgroup
 
 # Lint and types use one core, the unit tests the other.
 check:

@@ -14,7 +14,7 @@ from threading import Event
 from typing import Literal
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import Refused, RolledBack, SnapferryError, Stopped
+from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
 from snapferry.opennebula.models import ImageState, Machine
@@ -212,9 +212,11 @@ class Cutover:
             final=self.final,
         )
 
-    def roll_back(self, error: SnapferryError) -> RolledBack:
+    def roll_back(self, error: BaseException) -> RolledBack:
         """Stops the target, sees it stopped, and puts the source back in service."""
-        self.watch.step("rolling back", str(error))
+        cause = error.cause if isinstance(error, SnapferryError) else f"{type(error).__name__}: {error}"
+        next_step = error.next_step if isinstance(error, SnapferryError) else ""
+        self.watch.step("rolling back", cause)
         source, target, vm = self.migration.source, self.migration.target, self.migration.vm
         self.intend("roll back: stop the target")
         machine = find_machine(self.migration)
@@ -232,8 +234,8 @@ class Cutover:
         self.migration.set_phase(Phase.ROLLED_BACK)
         state = "is running again" if self.record.was_on else "is as it was"
         return RolledBack(
-            f"{vm.name}: the cutover failed and was rolled back; the source {state}. Cause: {error.cause}",
-            error.next_step or "Mend the cause, then cut over again.",
+            f"{vm.name}: the cutover failed and was rolled back; the source {state}. Cause: {cause}",
+            next_step or "Mend the cause, then cut over again.",
         )
 
 
@@ -261,11 +263,10 @@ def cut_over(migration: Migration, watch: Watch, approved_by: str = "") -> Cutov
         cutover.guard()
         try:
             return cutover.run()
-        except SnapferryError as error:
-            if past_no_return(migration):
+        except BaseException as error:  # whatever ends it, Ctrl-C and a cancellation too: the source has to go on
+            watch.stop.clear()  # the roll-back has to run to its end
+            if isinstance(error, LeaseLost) or past_no_return(migration):
                 raise
-            if isinstance(error, Stopped):
-                watch.stop.clear()  # the roll-back has to run to its end
             raise cutover.roll_back(error) from error
 
 

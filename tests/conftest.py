@@ -1,9 +1,26 @@
 """Prefect absent, dead and alive, for the rooms that use it."""
 
+import os
+import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from urllib.request import urlopen
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture which is dear to start run in the same one of pytest-xdist's processes."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "prefect_api" in names:
+            item.add_marker(pytest.mark.xdist_group("prefect"))
+        elif "lab" in names and "engine" not in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
 
 
 @pytest.fixture
@@ -29,10 +46,60 @@ def dead_prefect() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server for the whole session, with its own home; starts in 12 to 17 s."""
+    """The address of a real server with its UI for the whole session, with its own home; starts in 12 to 17 s.
+
+    Its scheduler is off: no nightly run shall start because tests run at night.
+    """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-    from prefect.testing.utilities import prefect_test_harness
 
     home = tmp_path_factory.mktemp("prefect")
-    with temporary_settings({PREFECT_HOME: home}), prefect_test_harness(server_startup_timeout=90):
-        yield PREFECT_API_URL.value() or ""
+    port = free_port()
+    api = f"http://127.0.0.1:{port}/api"
+    ours = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": api,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(command, env=clean | ours, cwd=home, stdout=log, stderr=log, start_new_session=True)
+        try:
+            wait_for(lambda: answers(f"{api}/health", server), seconds=90, what=f"Prefect's server, see {log.name}")
+            with temporary_settings({PREFECT_API_URL: api, PREFECT_HOME: home}):
+                yield api
+        finally:
+            end_session_of(server)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free just now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Whether a server on loopback that still runs answers with 200."""
+    assert server.poll() is None, f"the server ended with status {server.returncode}"
+    try:
+        with urlopen(url, timeout=2) as reply:  # noqa: S310 - our own server
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Returns once the condition holds, which is looked at ten times a second; fails when the time is over."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not in {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+def end_session_of(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a process that leads a session, and all that it started there."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)

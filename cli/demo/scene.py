@@ -15,7 +15,7 @@ vm: {VM}
 image_datastore: default
 # So that several rounds are seen: no prediction fits this budget, so the floor decides, and the copy takes its time.
 downtime_budget: 30s
-floor: 50 MB
+floor: 22 MB
 max_rounds: 12
 rate_limit: 80 MB/s
 presync:
