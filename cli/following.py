@@ -38,7 +38,7 @@ def plan_of(vm: str) -> dict[str, Any]:
     """
     from prefect.exceptions import ObjectNotFound
 
-    from snapferry.deployments.server import prefect_server
+    from snapferry.deployments import prefect_server
 
     name = f"migrate-vm/migrate-{slug_of(vm)}"
     with prefect_server() as client:

@@ -4,15 +4,13 @@ from datetime import UTC, datetime
 
 from prefect.logging import get_run_logger
 
+from snapferry.convergence import fresh
 from snapferry.errors import Refused
 from snapferry.flows.tasks import run_round
 from snapferry.migration import Migration
 from snapferry.plan import OnNoConvergence
 from snapferry.record import MigrationRecord, Phase, RoundResult
 from snapferry.watch import Watch
-
-FRESH_SECONDS = 60
-"""A round that ended so long ago needs no other one; an older one does, so that little is left for the downtime."""
 
 
 def warm_up(migration: Migration, watch: Watch) -> RoundResult:
@@ -43,9 +41,8 @@ def cutting_over(migration: Migration) -> bool:
 
 
 def _fresh(record: MigrationRecord) -> RoundResult | None:
-    """The last round, where it is so young that the VM can't have changed much since."""
+    """The last round, where so little has changed since that another one wouldn't pay."""
     if record.phase != Phase.WARM or not record.rounds:
         return None
     last = record.rounds[-1]
-    age = (datetime.now(UTC) - last.started).total_seconds() - last.seconds
-    return last if age < FRESH_SECONDS else None
+    return last if fresh(record.rounds, (datetime.now(UTC) - last.started).total_seconds()) else None

@@ -16,6 +16,11 @@ SETTLED_BYTES = 1 << 20
 SHRINKS = 0.9
 """A delta that isn't smaller than this share of the one before doesn't shrink."""
 
+FRESH_SECONDS = 600.0
+"""After this time nobody knows whether the VM still changes as slowly as it did."""
+PAYS_SECONDS = 5.0
+"""A round that takes less than this out of the downtime isn't worth its snapshot."""
+
 Decision = Literal["another", "converged", "not-converging", "enough"]
 
 
@@ -68,6 +73,18 @@ def dirty_rate(last: Round) -> float:
     if last.kind == "base" or last.since_base_seconds <= 0:
         return 0.0
     return last.changed_bytes / last.since_base_seconds
+
+
+def fresh(rounds: Sequence[Round], age_seconds: float) -> bool:
+    """Whether the last delta still shows what a cutover would find, so that one more round before it wouldn't pay.
+
+    Args:
+        rounds: of this VM, in order.
+        age_seconds: since the last round's snapshot.
+    """
+    if not rounds or rounds[-1].kind == "base" or age_seconds > FRESH_SECONDS:
+        return False
+    return dirty_rate(rounds[-1]) * age_seconds / copy_rate(rounds) <= PAYS_SECONDS
 
 
 def predict(rounds: Sequence[Round], costs: Costs = Costs()) -> dict[str, float]:  # noqa: B008

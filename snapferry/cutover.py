@@ -203,6 +203,7 @@ class Cutover:
         self.migration.set_phase(Phase.MIGRATED)
         if self.final:
             _keep_final(self.migration, self.final)
+        self.migration.refresh()
         return CutoverResult(
             outcome="migrated",
             machine_id=machine.id if machine and plan.deploy == Deploy.VM else None,

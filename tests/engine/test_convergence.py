@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapferry.convergence import Costs, Verdict, judge, predict
+from snapferry.convergence import Costs, Verdict, fresh, judge, predict
 from snapferry.plan import MigrationPlan
 
 
@@ -87,3 +87,14 @@ def test_the_prediction_is_the_sum_of_its_parts_and_grows_with_the_shutdown() ->
     assert judge(rounds, plan()).predicted_downtime_seconds == sum(predict(rounds).values())
     # 5 MB/s for 55 s longer, over a link of 100 MB/s, comes on top of the shutdown itself
     assert abs(sum(slow.values()) - sum(quick.values()) - 55 - 5e6 * 55 / 1e8) < 0.01
+
+
+def test_a_round_is_fresh_while_little_has_changed_since() -> None:
+    base = Measured("base", 11, 10, 0, 10**9, 10**9)  # 100 MB/s
+    busy, quiet = Measured("delta", 3, 1, 20, 10**9, 10**8), Measured("delta", 3, 1, 20, 10**6, 10**6)
+    assert fresh([base, quiet], 500)
+    assert fresh([base, busy], 5)
+    assert not fresh([base, busy], 60)
+    assert not fresh([base, quiet], 3600)
+    assert not fresh([base], 1)
+    assert not fresh([], 1)

@@ -1,0 +1,121 @@
+"""A site as an operator runs one: a Prefect server, blocks, labs behind them, and one worker."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from snapferry.blocks import OpenNebula, VCenter
+from snapferry.deployments import WORK_POOL, deploy
+from snapferry.lab import Lab, up
+from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabVCenter, LabVm, Workload
+
+from ..conftest import end_session_of
+
+DISKS = (
+    LabDisk(capacity="96 MiB", data="24 MiB", data_runs=16),
+    LabDisk(capacity=(32 << 20) + 512, data="4 MiB", data_runs=8),
+)
+NICS = (LabNic(network="VM Network"),)
+QUIET = Workload(rate="200 kB/s", hot="1 MiB")
+FAST = LabOpenNebula(image_delay=(0.05, 0.2), step_delay=(0.02, 0.1))
+"""A frontend that keeps nobody waiting."""
+VMS = ("terminal", "browser", "retry", "alone", "later", "cancelled", "abandoned", "canary")
+"""One VM for each test that changes one."""
+
+
+def quick_vm(name: str) -> LabVm:
+    """Two small disks, one of an odd size, and a guest that writes a little and goes down at once."""
+    return LabVm(name=name, disks=DISKS, nics=NICS, workload=QUIET, shutdown_seconds=0.1)
+
+
+def save_blocks(name: str, lab: Lab) -> None:
+    """Makes a lab's ends known to Prefect, as an operator does in the UI: both blocks have that name."""
+    ends = lab.endpoints
+    ca = Path(ends.ca_file).read_text(encoding="utf-8")
+    VCenter(
+        host=ends.vcenter_host, port=ends.vcenter_port, user=ends.vcenter_user, password=ends.vcenter_password, ca=ca
+    ).save(name, overwrite=True)  # fmt: skip
+    OpenNebula(
+        endpoint=ends.opennebula_endpoint, user=ends.opennebula_user, password=ends.opennebula_password, ca=ca
+    ).save(name, overwrite=True)  # fmt: skip
+
+
+class Site:
+    """A Prefect server and one worker at a time; what plans need to know of both ends is in blocks.
+
+    Attributes:
+        api: the server's address.
+        lab: the lab behind the blocks named `lab`, with a VM for each test.
+        folder: the worker's home and log.
+    """
+
+    def __init__(self, api: str, lab: Lab, folder: Path) -> None:
+        self.api = api
+        self.lab = lab
+        self.folder = folder
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """Of a client of the server with that home; nothing else of Prefect or Snapferry is set."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SNAPFERRY_"))}
+        return clean | {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(home)}
+
+    def ensure_worker(self) -> None:
+        """Starts a worker where none runs."""
+        if self._worker is None or self._worker.poll() is not None:
+            self._worker = self.start_worker(self.folder)
+
+    def kill_worker(self) -> None:
+        """Ends the worker and its runs as a power cut would."""
+        if self._worker:
+            end_session_of(self._worker)
+            self._worker = None
+
+    def start_worker(self, folder: Path, user: str | None = None) -> "subprocess.Popen[bytes]":
+        """A worker process whose home, log and state lie in the folder; the caller ends it.
+
+        Args:
+            user: as whom it runs; by default as whoever runs the tests.
+        """
+        settings = {
+            "HOME": str(folder),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_LOGGING_LEVEL": "DEBUG",  # what is said at all may be searched for what mustn't be said
+            "SNAPFERRY_STATE": str(folder / "state"),
+        }
+        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--type", "process"]
+        with (folder / "worker.log").open("ab") as log:
+            return subprocess.Popen(
+                command, env=self.environment(folder / "home") | settings, cwd=folder, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True, user=user, group=user, extra_groups=[] if user else None,
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    config = LabConfig(vcenter=LabVCenter(vms=tuple(map(quick_vm, VMS))), opennebula=FAST)
+    with up(config, tmp_path_factory.mktemp("lab") / "lab") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def idle_site(prefect_api: str, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The site before a worker runs."""
+    deploy([])
+    save_blocks("lab", lab)
+    site = Site(prefect_api, lab, tmp_path_factory.mktemp("worker"))
+    try:
+        yield site
+    finally:
+        site.kill_worker()
+
+
+@pytest.fixture
+def site(idle_site: Site) -> Site:
+    """The site with a worker, which most tests share."""
+    idle_site.ensure_worker()
+    return idle_site
