@@ -46,7 +46,7 @@ types:
 	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
 
 unit:
-	@$(BIN)/pytest -q -m "not slow"
+	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow"
 
 docs-images:
 	@.ci/install qemu-utils chromium

@@ -18,10 +18,10 @@ Event = Literal["round.completed", "converged", "gate.waiting", "cutover.started
 
 
 def tell(event: Event, migration: Migration, **payload: str | int | float | None) -> None:
-    """Emits `snapferry.<event>` for the VM."""
-    vm = migration.vm
-    resource = {"prefect.resource.id": f"snapferry.vm.{vm.key}", "prefect.resource.name": vm.name}
-    emit_event(f"snapferry.{event}", resource=resource, payload={"vm": vm.name, "plan": migration.plan.vm, **payload})
+    """Emits `snapferry.<event>` for the VM, under the name that it had before a cutover marked it as migrated."""
+    key, name = migration.vm.key, migration.record.vm_name if migration.record else migration.vm.name
+    resource = {"prefect.resource.id": f"snapferry.vm.{key}", "prefect.resource.name": name}
+    emit_event(f"snapferry.{event}", resource=resource, payload={"vm": name, "plan": migration.plan.vm, **payload})
 
 
 def show_round(migration: Migration, result: RoundResult) -> None:

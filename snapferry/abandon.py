@@ -5,6 +5,7 @@ from snapferry.cutover import find_machine
 from snapferry.errors import Refused
 from snapferry.migration import Migration
 from snapferry.record import Phase
+from snapferry.rounds import remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
@@ -28,12 +29,13 @@ def abandon(migration: Migration, watch: Watch) -> list[str]:
         )
     if record.phase == Phase.CUTTING_OVER and vm.power != PowerState.ON:
         raise Refused(f"{vm.name}: a cutover is under way and the source is off.", "Run `snapferry cutover` to end it.")
-    removed = []
+    removed = [f"snapshot {one.name} of {vm.name}" for one in vsphere.our_snapshots(vm, record.migration_id)]
     with migration.lease(watch.stop) as lease:
-        for snapshot in vsphere.our_snapshots(vm, record.migration_id):
-            watch.step("abandon", f"snapshot {snapshot.name}")
-            vsphere.remove_snapshot(migration.source, vm, snapshot.moref)
-            removed.append(f"snapshot {snapshot.name} of {vm.name}")
+        remove_our_snapshots(migration, watch)
+        if record.cutover:
+            known = {nic.key for nic in vm.nics}
+            nics = {key: on for key, on in record.cutover.nics.items() if key in known}
+            vsphere.set_nics_start_connected(migration.source, vm, nics)
         lease.check()
         for disk in record.disks:
             watch.step("abandon", f"image {disk.image_name}")

@@ -1,23 +1,24 @@
 """The cutover: stop the source, copy the last changes, start at the target; until the point of no return, back again.
 
 Every intent is written to the record before its act, so that whoever comes after a killed process knows what may have
-happened. The point of no return is the target's machine running with its network; it is decided by looking at that
-machine, not by what this process believes.
+happened. The point of no return is the target's guest having run; it is decided by looking at its machine, and then
+recorded.
 """
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from threading import Event
-from typing import Literal
+from typing import Literal, NoReturn, TypeVar
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
+from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError, SourceError, SourceLeftOff
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
-from snapferry.opennebula.models import ImageState, Machine
+from snapferry.opennebula.models import ImageState, Machine, Template
 from snapferry.plan import Deploy, Frozen
 from snapferry.record import (
     BaseState,
@@ -28,11 +29,24 @@ from snapferry.record import (
     cutover_of_template,
     rounds_of_template,
 )
-from snapferry.rounds import copy_last_changes
+from snapferry.rounds import copy_last_changes, remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
 START_TIMEOUT_SECONDS = 600.0
+SLOWEST_COPY_BYTES_PER_SECOND = 50e6
+"""A TM driver that copies the disks at start may take so long."""
+ROLL_BACK_SECONDS = 600.0
+"""How long each step of a roll-back is tried again: a frontend or a vCenter may restart meanwhile."""
+SETTLE_SECONDS = 120.0
+"""How long a guest that was asked to shut down is watched before it counts as staying on."""
+TAKE_SECONDS = 300.0
+"""How long an approved cutover waits for a scheduled pre-sync to end its round."""
+VM_NAME_LENGTH = 56
+"""vCenter takes 80 characters; the mark and an ID have to fit behind the name."""
+PRESYNC_FIRST = "Run `snapferry presync`, then cut over again."
+
+T = TypeVar("T")
 
 
 class Approval(Frozen):
@@ -80,7 +94,7 @@ def check_approval(migration: Migration, approval: Approval) -> None:
 
 
 class Cutover:
-    """One attempt; every method is a step that can be repeated."""
+    """One attempt, in steps; `recover` ends it where a step failed."""
 
     def __init__(self, migration: Migration, lease: Lease, watch: Watch, approved_by: str) -> None:
         self.migration = migration
@@ -100,10 +114,11 @@ class Cutover:
     def intend(self, intent: str, **changes: object) -> None:
         """Writes what comes next into the record, before it is done."""
         self.lease.check()
-        self.record = self.record.model_copy(update={"intent": intent, **changes})
+        record = self.record.model_copy(update={"intent": intent, **changes})
         opennebula.update_template(
-            self.migration.target, self.migration.planned.template_id, cutover_of_template(self.record)
+            self.migration.target, self.migration.planned.template_id, cutover_of_template(record)
         )
+        self.record = record
         self.watch.step(intent)
 
     @contextmanager
@@ -117,9 +132,8 @@ class Cutover:
 
     def run(self) -> CutoverResult:
         """The whole cutover, in order."""
-        self.guard()
-        self.migration.set_phase(Phase.CUTTING_OVER)
         self.intend("shutdown")
+        self.migration.set_phase(Phase.CUTTING_OVER)
         with self.timed("shutdown"):
             self.shut_down()
         self.intend("disconnect NICs")
@@ -129,19 +143,13 @@ class Cutover:
         self.intend("last changes")
         with self.timed("last changes"):
             self.final = copy_last_changes(self.migration, self.lease, self.watch)
-        self.intend("diverge")
+        self.intend("hand over")
         with self.timed("hand over"):
             self.hand_over()
-        machine = None
         if self.migration.plan.deploy == Deploy.VM:
             with self.timed("start"):
-                machine = self.start()
-        return self.finish(machine)
-
-    @property
-    def handed_over(self) -> bool:
-        """Whether something else than the pump may have written to an image."""
-        return any(disk.state == BaseState.DIVERGED for disk in self.migration.planned.disks)
+                self.start()
+        return self.finish()
 
     def guard(self) -> None:
         """What has to hold before anything is stopped."""
@@ -149,13 +157,26 @@ class Cutover:
         record.check_disks(vm.disks)
         cold = [disk.label for disk in record.disks if disk.state != BaseState.WARM]
         if cold:
-            raise Refused(f"{vm.name}: not warm yet: {', '.join(cold)}.", "Run `snapferry presync` first.")
+            raise Refused(f"{vm.name}: not warm yet: {', '.join(cold)}.", PRESYNC_FIRST)
+        for disk in record.disks:
+            image = opennebula.read_image(self.migration.target, disk.image_id)
+            if image.state != ImageState.DISABLED:
+                raise Refused(
+                    f"Image {image.id} ({image.name}) was enabled: it may have been written to.", PRESYNC_FIRST
+                )
+        linked = _linked_images(opennebula.read_template(self.migration.target, record.template_id))
+        if missing := {disk.image_id for disk in record.disks} - linked:
+            raise Refused(
+                f"Template {record.template_id} ({record.target_name}) doesn't link the images {sorted(missing)}.",
+                "Somebody edited it: put its DISK lines back, or abandon the migration and start again.",
+            )
         if foreign := foreign_snapshots(vm):
             raise Refused(f"{vm.name}: it has a snapshot that isn't ours ({', '.join(foreign)}).", "Wait for it to go.")
         if vm.consolidation_needed:
             raise Refused(f"{vm.name}: its disks need consolidation.", "Consolidate them in vCenter, then try again.")
         if vm.power == PowerState.SUSPENDED:
             raise Refused(f"{vm.name}: it is suspended.", "Resume it or power it off, then try again.")
+        remove_our_snapshots(self.migration, self.watch)
 
     def shut_down(self) -> None:
         """Stops the guest, as the plan says."""
@@ -174,125 +195,215 @@ class Cutover:
             opennebula.update_image(self.migration.target, disk.image_id, base_of_image(diverged))
             opennebula.enable_image(self.migration.target, disk.image_id)
 
-    def start(self) -> Machine:
-        """Makes and starts the machine at the target, once, whatever was killed before."""
+    def start(self) -> None:
+        """Makes the machine at the target and starts it; the source has to be off right before."""
         self.intend("start")
-        target, record = self.migration.target, self.migration.planned
-        machine = find_machine(self.migration)
-        if machine is None:
-            extra = {"SNAPFERRY_ID": record.migration_id}
-            number = opennebula.instantiate(target, record.template_id, record.target_name, hold=True, extra=extra)
-            machine = opennebula.read_machine(target, number)
-        self.intend("release", machine_id=machine.id)
-        if _state_of(machine) == "HOLD":
-            opennebula.release(target, machine.id)
-        return opennebula.wait_machine(target, machine.id, "RUNNING", START_TIMEOUT_SECONDS, self.watch.stop)
+        target, record, vm = self.migration.target, self.migration.planned, self.migration.vm
+        extra = {"SNAPFERRY_ID": record.migration_id}
+        number = opennebula.instantiate(target, record.template_id, record.target_name, hold=True, extra=extra)
+        self.intend("release", released=True, machine_id=number)
+        if vsphere.power_state(self.migration.source, vm.moref) != PowerState.OFF:
+            raise SourceError(f"{vm.name}: somebody powered it on during the cutover.", "Find out who, then try again.")
+        opennebula.release(target, number)
+        size = sum(disk.capacity_bytes for disk in record.disks)
+        seconds = START_TIMEOUT_SECONDS + size / SLOWEST_COPY_BYTES_PER_SECOND
+        opennebula.wait_machine(target, number, "RUNNING", seconds, self.watch.stop)
 
-    def finish(self, machine: Machine | None) -> CutoverResult:
-        """Past the point of no return: forward only."""
-        downtime = sum(self.parts.values()) if self.record.was_on else 0.0
-        if self.record.downtime_seconds is not None:
-            downtime, self.parts = self.record.downtime_seconds, self.record.parts
-        self.intend("mark the source", downtime_seconds=downtime, parts=self.parts)
-        plan, vm, record = self.migration.plan, self.migration.vm, self.migration.planned
-        where = f"VM {machine.id}" if machine else f"template {record.template_id}"
-        when = f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        note = f"Migrated to OpenNebula ({where}, {record.target_name}) by Snapferry on {when}."
-        vsphere.mark_migrated(self.migration.source, vm, f"{vm.name}-migrated", note)
+    def finish(self) -> CutoverResult:
+        """Past the point of no return: forward only, and repeatable."""
+        migration, record = self.migration, self.migration.planned
+        downtime, parts = self.record.downtime_seconds, self.record.parts
+        if downtime is None:
+            downtime, parts = (sum(self.parts.values()) if self.record.was_on else 0.0), self.parts
+        self.intend("mark the source", past_no_return=True, downtime_seconds=downtime, parts=parts)
+        if vsphere.power_state(migration.source, migration.vm.moref) == PowerState.ON:
+            raise SourceError(
+                f"{migration.vm.name}: somebody powered the source on while the VM is in service at the target.",
+                "Power the source off in vCenter at once, then run `snapferry cutover` again: it ends the migration.",
+            )
+        remove_our_snapshots(migration, self.watch)
+        self.mark()
         self.intend("done")
-        self.migration.set_phase(Phase.MIGRATED)
+        migration.set_phase(Phase.MIGRATED)
         if self.final:
-            _keep_final(self.migration, self.final)
-        self.migration.refresh()
-        return CutoverResult(
-            outcome="migrated",
-            machine_id=machine.id if machine and plan.deploy == Deploy.VM else None,
-            template_id=record.template_id,
-            downtime_seconds=downtime,
-            parts=self.parts,
-            final=self.final,
-        )
+            rounds = rounds_of_template((*record.rounds, self.final))
+            opennebula.update_template(migration.target, record.template_id, rounds)
+        migration.refresh()
+        return result_of(migration, self.final)
 
-    def roll_back(self, error: BaseException) -> RolledBack:
-        """Stops the target, sees it stopped, and puts the source back in service."""
+    def mark(self) -> None:
+        """Renames the source and notes where it went."""
+        record, source = self.migration.planned, self.migration.source
+        where = f"template {record.template_id}"
+        if self.record.machine_id is not None:
+            where = f"VM {self.record.machine_id}"
+        when = f"{self.record.started:%Y-%m-%d %H:%M} UTC"
+        note = f"Migrated to OpenNebula ({where}, {record.target_name}) by Snapferry on {when}."
+        name = record.vm_name[:VM_NAME_LENGTH]
+        try:
+            vsphere.mark_migrated(source, self.migration.vm, f"{name}-migrated", note)
+        except Refused:  # the name is taken: an earlier move's source has it
+            vsphere.mark_migrated(source, self.migration.vm, f"{name}-migrated-{record.migration_id}", note)
+
+    def recover(self, error: BaseException) -> CutoverResult:
+        """What follows a failed step: forward where the target's guest has run, else the source back in service.
+
+        Raises:
+            RolledBack: the source is in service.
+            SourceLeftOff: that couldn't be reached, however often it was tried.
+        """
         cause = error.cause if isinstance(error, SnapferryError) else f"{type(error).__name__}: {error}"
         next_step = error.next_step if isinstance(error, SnapferryError) else ""
         self.watch.step("rolling back", cause)
-        source, target, vm = self.migration.source, self.migration.target, self.migration.vm
-        self.intend("roll back: stop the target")
-        machine = find_machine(self.migration)
-        if machine is not None:
-            opennebula.terminate_hard(target, machine.id)
-            opennebula.wait_machine(target, machine.id, "DONE", START_TIMEOUT_SECONDS, Event())
-        for disk in self.migration.planned.disks:
-            if opennebula.read_image(target, disk.image_id).state != ImageState.DISABLED:
-                opennebula.disable_image(target, disk.image_id)
-        self.intend("roll back: source on")
-        vsphere.set_nics_start_connected(source, vm, self.record.nics)
-        if self.record.was_on:
-            vsphere.power_on(source, vm.moref)
-        opennebula.update_template(target, self.migration.planned.template_id, {"SNAPFERRY_CUTOVER": {}})
-        self.migration.set_phase(Phase.ROLLED_BACK)
+        try:
+            if self.record.released and self.insist(self.stop_target):
+                return self.finish()
+            self.insist(self.source_on)
+            self.insist(self.stop_target)  # one on hold, which never ran
+            self.insist(self.forget)
+        except LeaseLost:
+            raise
+        except SnapferryError as failure:
+            name = self.migration.vm.name
+            raise SourceLeftOff(
+                f"{name}: the cutover failed ({cause}) and so did the roll-back ({failure.cause}).",
+                f"See in OpenNebula that no machine of {name} runs, then run `snapferry cutover` (it ends the"
+                " roll-back) or power the source on in vCenter and connect its NICs.",
+            ) from failure
         state = "is running again" if self.record.was_on else "is as it was"
-        return RolledBack(
-            f"{vm.name}: the cutover failed and was rolled back; the source {state}. Cause: {cause}",
-            next_step or "Mend the cause, then cut over again.",
+        return _raise(
+            RolledBack(
+                f"{self.migration.vm.name}: the cutover failed and was rolled back; the source {state}. Cause: {cause}",
+                next_step or "Mend the cause, then cut over again.",
+            ),
+            error,
         )
 
+    def insist(self, step: Callable[[], T]) -> T:
+        """Repeats a step of the roll-back until it works, for `ROLL_BACK_SECONDS`."""
+        deadline, pause = time.monotonic() + ROLL_BACK_SECONDS, 0.5
+        while True:
+            try:
+                self.lease.regain()
+                return step()
+            except LeaseLost:
+                raise
+            except SnapferryError as error:
+                if time.monotonic() + pause > deadline:
+                    raise
+                self.watch.step("rolling back", f"once more in {pause:.0f} s: {error.cause}")
+            Event().wait(pause)
+            pause = min(pause * 2, 15)
 
-def cut_over(migration: Migration, watch: Watch, approved_by: str = "") -> CutoverResult:
+    def stop_target(self) -> bool:
+        """Ends the machine at the target, and sees it ended; whether its guest has run, and so it is left alone."""
+        machine = find_machine(self.migration)
+        if machine is None:
+            return False
+        if opennebula.has_run(machine):
+            return True
+        opennebula.terminate_hard(self.migration.target, machine.id)
+        return False
+
+    def source_on(self) -> None:
+        """Puts the source back in service, also where its guest is still shutting down."""
+        source, vm = self.migration.source, vsphere.read_vm(self.migration.source, self.migration.vm.moref)
+        there = {nic.key for nic in vm.nics}
+        vsphere.set_nics_start_connected(source, vm, {key: on for key, on in self.record.nics.items() if key in there})
+        if not self.record.was_on:
+            return
+        settled = time.monotonic() + min(self.migration.plan.shutdown.timeout_seconds, SETTLE_SECONDS)
+        while vsphere.power_state(source, vm.moref) == PowerState.ON and time.monotonic() < settled:
+            Event().wait(1)
+        vsphere.power_on(source, vm.moref)
+
+    def forget(self) -> None:
+        """Closes the images to everybody again, and drops the cutover from the record."""
+        for disk in self.migration.planned.disks:
+            opennebula.disable_image(self.migration.target, disk.image_id)
+        opennebula.update_template(self.migration.target, self.migration.planned.template_id, {"SNAPFERRY_CUTOVER": {}})
+        self.migration.set_phase(Phase.ROLLED_BACK)
+
+
+def cut_over(
+    migration: Migration, watch: Watch, approved_by: str = "", take_seconds: float = TAKE_SECONDS
+) -> CutoverResult:
     """Moves the VM over. The caller has asked whoever has to be asked.
 
-    Repeatable: after a killed process it goes on where the record and both ends say, and only forward once the machine
-    at the target runs.
+    Repeatable. An attempt that died before the point of no return is rolled back first, and the error says so; behind
+    it there is only forward. A finished migration's result is given once more.
+
+    Args:
+        migration: whose disks are warm.
+        watch: is told each step.
+        approved_by: who said yes, for the record.
+        take_seconds: how long another run, such as a scheduled pre-sync, may take to let go.
 
     Raises:
         Refused: a guard doesn't hold; nothing was done.
         RolledBack: a step failed; the source is back in service.
-        SnapferryError: the roll-back itself couldn't be finished; the message says what is where.
+        SourceLeftOff: the roll-back itself couldn't be finished; the message says what to do at once.
+        LeaseLost: another run works on this VM.
     """
-    migration.refresh()
-    with migration.lease(watch.stop) as lease:
-        cutover = Cutover(migration, lease, watch, approved_by)
-        if running := past_no_return(migration):
-            watch.step("going forward", f"machine {running.id} already runs at the target")
-            return cutover.finish(running)
+    with migration.lease(watch.stop, take_seconds=take_seconds) as lease:
+        migration.refresh()
         if migration.planned.phase == Phase.MIGRATED:
-            raise Refused(f"{migration.vm.name}: it was migrated already.", "Nothing is left to do.")
-        if migration.planned.phase == Phase.CUTTING_OVER and cutover.handed_over:
-            raise cutover.roll_back(SnapferryError("an earlier run ended after it had given the images free."))
+            return result_of(migration, None)
+        cutover = Cutover(migration, lease, watch, approved_by)
+        if cutover.record.past_no_return:
+            return cutover.finish()
+        if migration.planned.phase == Phase.CUTTING_OVER:
+            died = SnapferryError(f"an earlier attempt ended at {cutover.record.intent!r}.")
+            return uninterrupted(lambda: cutover.recover(died))
         cutover.guard()
         try:
             return cutover.run()
-        except BaseException as error:  # whatever ends it, Ctrl-C and a cancellation too: the source has to go on
-            watch.stop.clear()  # the roll-back has to run to its end
-            if isinstance(error, LeaseLost) or past_no_return(migration):
-                raise
-            raise cutover.roll_back(error) from error
+        except BaseException as error:  # noqa: BLE001 -- whatever ends it, a cancellation too: the source has to go on
+            watch.stop.clear()
+            failed = error
+            return uninterrupted(lambda: cutover.recover(failed))
+
+
+def uninterrupted(work: Callable[[], T]) -> T:
+    """Does the work in a thread of its own, to its end: signals that arrive meanwhile don't stop a roll-back."""
+    with ThreadPoolExecutor(1, thread_name_prefix="roll-back") as pool:
+        future = pool.submit(work)
+        while not future.done():
+            try:
+                wait([future])
+            except BaseException:  # noqa: BLE001, S112 -- a second Ctrl-C, or a cancellation
+                continue
+        return future.result()
+
+
+def result_of(migration: Migration, final: RoundResult | None) -> CutoverResult:
+    """What the record says of a finished cutover."""
+    cutover = migration.planned.cutover
+    return CutoverResult(
+        outcome="migrated",
+        machine_id=cutover.machine_id if cutover else None,
+        template_id=migration.planned.template_id,
+        downtime_seconds=(cutover.downtime_seconds if cutover else None) or 0.0,
+        parts=cutover.parts if cutover else {},
+        final=final,
+    )
 
 
 def find_machine(migration: Migration) -> Machine | None:
     """The machine that this migration made at the target, if it still exists."""
     wanted = migration.planned.migration_id
     for machine in opennebula.list_machines(migration.target):
-        if machine.attributes.get("SNAPFERRY_ID") == wanted and _state_of(machine) != "DONE":
+        if machine.attributes.get("SNAPFERRY_ID") == wanted and opennebula.state_name(machine) != "DONE":
             return machine
     return None
 
 
-def past_no_return(migration: Migration) -> Machine | None:
-    """The machine at the target, where it runs: then there is no way back."""
-    machine = find_machine(migration)
-    return machine if machine is not None and _state_of(machine) == "RUNNING" else None
+def _linked_images(template: Template) -> set[int]:
+    """IDs of the images that a template's disks name."""
+    disks = template.attributes.get("DISK", [])
+    vectors = disks if isinstance(disks, list) else [disks]
+    return {int(one["IMAGE_ID"]) for one in vectors if isinstance(one, dict) and one.get("IMAGE_ID", "").isdigit()}
 
 
-def _state_of(machine: Machine) -> str:
-    if machine.state == 3:
-        return {3: "RUNNING"}.get(machine.lcm_state, "ACTIVE")
-    return {2: "HOLD", 6: "DONE"}.get(machine.state, "OTHER")
-
-
-def _keep_final(migration: Migration, final: RoundResult) -> None:
-    """Adds the last changes to the record's history."""
-    record = migration.planned
-    opennebula.update_template(migration.target, record.template_id, rounds_of_template((*record.rounds, final)))
+def _raise(error: SnapferryError, cause: BaseException) -> NoReturn:
+    raise error from cause

@@ -60,3 +60,7 @@ class RolledBack(SnapferryError):
     """The cutover failed before the point of no return; the source is back in service."""
 
     exit_code = 5
+
+
+class SourceLeftOff(SnapferryError):
+    """Neither end serves the VM: the cutover failed, and its roll-back too. A person has to look at once."""

@@ -5,6 +5,7 @@ stay possible. Beside it stands a random token. Every commit reads the token aga
 half the term stops. So a worker that was stopped and wakes an hour later changes nothing.
 """
 
+import logging
 import os
 import secrets
 import socket
@@ -19,6 +20,10 @@ from snapferry.record import Vector
 
 TERM_SECONDS = 120.0
 TAKE_SECONDS = 5.0
+WATCH_SHARE = 0.25
+"""A holder signs every sixth of its term; one that gives no sign while this share of it is watched is dead."""
+
+log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -30,6 +35,7 @@ class Lease:
         vm_name: for messages.
         stop: set when the lease is lost, so that pumps end.
         term_seconds: how long others leave a holder alone that doesn't renew.
+        take_seconds: how long to wait for another run to end.
 
     Raises:
         LeaseLost: another run holds the VM.
@@ -42,12 +48,14 @@ class Lease:
         vm_name: str,
         stop: Event,
         term_seconds: float = TERM_SECONDS,
+        take_seconds: float = TAKE_SECONDS,
     ) -> None:
         self._client = client
         self._template_id = template_id
         self._vm_name = vm_name
         self._stop = stop
         self._term = term_seconds
+        self._take = take_seconds
         self._token = secrets.token_hex(12)
         self._holder = f"{socket.gethostname()} pid {os.getpid()}"
         self._renewed = 0.0
@@ -69,10 +77,16 @@ class Lease:
             self._keeper.join(self._term)
         try:
             self.check()
+            free = {"SNAPFERRY_LEASE": {"TOKEN": "", "HOLDER": ""}}
+            opennebula.update_template(self._client, self._template_id, free)
+            opennebula.unlock_template(self._client, self._template_id)
         except LeaseLost:
             return  # the lock is the new holder's
-        opennebula.update_template(self._client, self._template_id, {"SNAPFERRY_LEASE": {"TOKEN": "", "HOLDER": ""}})
-        opennebula.unlock_template(self._client, self._template_id)
+        except opennebula.NoSuchObject:
+            return  # an abandoned migration's template is gone, and its lock with it
+        except SnapferryError as failure:
+            # what was done is done, and stays so; the lock ends with its term
+            log.warning("%s: the lease couldn't be given back: %s", self._vm_name, failure)
 
     def check(self) -> None:
         """Reads the token again; called before every commit.
@@ -92,14 +106,26 @@ class Lease:
                 f"{self._vm_name}: {vector.get('HOLDER') or 'another run'} has taken over.", "Leave the VM to that run."
             )
 
+    def regain(self) -> None:
+        """Renews a lease that couldn't be renewed in time, where nobody has taken it meanwhile.
+
+        For a roll-back, which has to go on after the frontend was away: it writes no disk.
+
+        Raises:
+            LeaseLost: another run has taken over.
+        """
+        if self._vector().get("TOKEN") == self._token:
+            self._renew()
+        self.check()
+
     def _lock(self) -> None:
-        deadline = time.monotonic() + TAKE_SECONDS
+        deadline = time.monotonic() + self._take
         while True:
             try:
                 opennebula.lock_template(self._client, self._template_id)
                 return
             except opennebula.Locked as error:
-                if self._expired(error.time):
+                if self._expired(error.time) and self._gives_no_sign():
                     opennebula.unlock_template(self._client, self._template_id)
                     continue
                 if time.monotonic() > deadline:
@@ -114,6 +140,13 @@ class Lease:
         vector = self._vector()
         signed = float(vector.get("RENEWED") or 0)
         return time.time() - max(signed, float(locked_at)) > float(vector.get("TERM") or self._term)
+
+    def _gives_no_sign(self) -> bool:
+        """Whether the holder is dead by this machine's own clock, too: clocks of several machines aren't compared."""
+        before = self._vector()
+        self._stop.wait(self._term * WATCH_SHARE)
+        after = self._vector()
+        return all(before.get(name) == after.get(name) for name in ("TOKEN", "RENEWED")) and not self._stop.is_set()
 
     def _vector(self) -> Vector:
         template = opennebula.read_template(self._client, self._template_id)

@@ -6,7 +6,7 @@ from typing import Self
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import PlanError, Refused
-from snapferry.lease import Lease
+from snapferry.lease import TAKE_SECONDS, Lease
 from snapferry.plan import MigrationPlan
 from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
 from snapferry.vsphere.models import SourceVm
@@ -67,9 +67,9 @@ class Migration:
         self.vm = vsphere.read_vm(self.source, self.vm.moref)
         self.record = find_record(self.target, self.vm)
 
-    def lease(self, stop: Event) -> Lease:
-        """The right to work on this VM; see `Lease`."""
-        return Lease(self.target, self.planned.template_id, self.vm.name, stop)
+    def lease(self, stop: Event, take_seconds: float = TAKE_SECONDS) -> Lease:
+        """The right to work on this VM; see `Lease`. What was read before it was taken may be old: `refresh` inside."""
+        return Lease(self.target, self.planned.template_id, self.vm.name, stop, take_seconds=take_seconds)
 
     def base_key(self) -> str:
         """Names the base that the images' records hold now; `none` before the first preparation."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import Refused
+from snapferry.errors import LeaseLost, Refused
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Image, Network
 from snapferry.plan import MigrationPlan
@@ -37,7 +37,7 @@ def prepare(migration: Migration, watch: Watch) -> MigrationRecord:
         )
     watch.step("checks", "privileges, networks, space")
     networks = check(migration)
-    if record is not None and len(record.disks) == len(migration.vm.disks):
+    if record is not None and record.phase != Phase.PLANNED:  # which it leaves once everything is there
         record.check_disks(migration.vm.disks)
         _switch_tracking_on(migration, watch)
         return migration.planned
@@ -103,6 +103,7 @@ def _make(migration: Migration, networks: list[Network], watch: Watch) -> Migrat
     made: list[Image] = []
     try:
         with migration.lease(watch.stop) as lease:
+            migration.refresh()
             images = [_image(migration, disk, made, watch) for disk in migration.vm.disks]
             nics = [
                 _nic(migration, nic, network, watch) for nic, network in zip(migration.vm.nics, networks, strict=True)
@@ -112,14 +113,16 @@ def _make(migration: Migration, networks: list[Network], watch: Watch) -> Migrat
             lease.check()
             attributes = opennebula.build_template(migration.vm, migration.plan, disks, nics, {})
             opennebula.update_template(migration.target, migration.planned.template_id, attributes)
-    except Exception:
+            migration.set_phase(Phase.SYNCING)
+    except LeaseLost:
+        raise  # what is there is the next holder's
+    except BaseException:
         for image in made:
             opennebula.delete_image(migration.target, image.id)
         if began:
             _take_back(migration)
         raise
     migration.refresh()
-    migration.set_phase(Phase.SYNCING)
     return migration.planned
 
 
@@ -158,7 +161,7 @@ def _image(migration: Migration, disk: SourceDisk, made: list[Image], watch: Wat
         vector = Vector.of(image.attributes, "SNAPFERRY")
         wanted = (record.migration_id, disk.backing_uuid, str(image.id))
         if vector and (vector.get("ID"), vector.get("DISK_UUID"), vector.get("OWN_ID")) == wanted:
-            return image
+            return opennebula.disable_image(target, image.id)
     name = image_name(migration.plan, migration.vm, disk)
     watch.step("image", f"{name}, {disk.capacity_bytes / 2**30:.1f} GiB")
     empty = DiskRecord(

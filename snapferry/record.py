@@ -33,6 +33,8 @@ from snapferry.vsphere.models import SourceDisk, SourceVm
 
 VERSION = "1"
 KEPT_ROUNDS = 60
+MOST_HISTORY_BYTES = 24_000
+"""Pool listings carry every attribute, and a value of 64 KiB is refused."""
 
 
 class Phase(StrEnum):
@@ -130,6 +132,10 @@ class CutoverRecord(Frozen):
     """Whether the source ran when the cutover began."""
     nics: dict[int, bool] = {}
     """`connect at power on` of the source's NICs before we changed it, by key."""
+    released: bool = False
+    """Whether the machine at the target may have been started."""
+    past_no_return: bool = False
+    """Whether it ran (or the template was handed over): from then on there is only forward."""
     machine_id: int | None = None
     downtime_seconds: float | None = None
     parts: dict[str, float] = {}
@@ -279,8 +285,10 @@ def round_of_template(number: int, snapshot: str) -> dict[str, dict[str, str]]:
 
 def rounds_of_template(rounds: tuple[RoundResult, ...]) -> dict[str, dict[str, str]]:
     """The template's attribute with the last rounds; the base stays, since its rate is worth most."""
-    kept = rounds if len(rounds) <= KEPT_ROUNDS else (rounds[0], *rounds[1 - KEPT_ROUNDS :])
-    return {"SNAPFERRY_ROUNDS": {"HISTORY": pack(_ROUNDS.dump_python(kept, mode="json"))}}
+    kept = list(rounds if len(rounds) <= KEPT_ROUNDS else (rounds[0], *rounds[1 - KEPT_ROUNDS :]))
+    while len(history := pack(_ROUNDS.dump_python(tuple(kept), mode="json"))) > MOST_HISTORY_BYTES and len(kept) > 2:
+        del kept[1]
+    return {"SNAPFERRY_ROUNDS": {"HISTORY": history}}
 
 
 def cutover_of_template(cutover: CutoverRecord) -> dict[str, dict[str, str]]:

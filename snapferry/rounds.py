@@ -2,18 +2,18 @@
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
-from snapferry.convergence import judge
-from snapferry.errors import Refused, SourceError
+from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, judge
+from snapferry.errors import LeaseLost, Refused, SourceError, Stopped
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
-from snapferry.opennebula.placement import image_path
+from snapferry.opennebula.models import ImageState
 from snapferry.readers import NfcReader
 from snapferry.record import (
     BaseState,
@@ -37,6 +37,10 @@ def state_folder() -> Path:
     named = os.environ.get("SNAPFERRY_STATE")
     base = os.environ.get("XDG_STATE_HOME")
     return Path(named) if named else (Path(base) if base else Path.home() / ".local/state") / "snapferry"
+
+
+COPYING = (Phase.SYNCING, Phase.WARM, Phase.ROLLED_BACK)
+"""Phases in which the images take a round's changes."""
 
 
 class Point(NamedTuple):
@@ -75,23 +79,28 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
         Refused: the VM isn't as the record says, or somebody's snapshot is there.
         SnapferryError: the round failed; the old base holds, the snapshot is gone.
     """
-    migration.refresh()
     with migration.lease(watch.stop) as lease:
+        migration.refresh()
+        if migration.planned.phase not in COPYING:
+            phase = migration.planned.phase.value
+            raise Refused(f"{migration.vm.name}: no round is copied in the phase {phase!r}.", "See `snapferry status`.")
         started, began = datetime.now(UTC), time.monotonic()
-        snapshot = open_snapshot(migration, watch)
         try:
+            snapshot = open_snapshot(migration, lease, watch)
             point = Point(snapshot.moref, snapshot.disks)
             works = find_work(migration, point, watch)
-            kind = "delta" if all(one.record.state == BaseState.WARM for one in works) else "base"
             copying = time.monotonic()
             results = copy_disks(migration, point, works, lease, watch, commit=True)
             copied = time.monotonic()
+        except Stopped:
+            lease.check()  # says so where the lease is what stopped it
+            raise
         finally:
-            watch.step("snapshot", f"letting {snapshot.name} go")
-            vsphere.remove_snapshot(migration.source, migration.vm, snapshot.moref)
+            if not _is_lost(lease):  # else the snapshot is the next holder's
+                remove_our_snapshots(migration, watch)
         result = RoundResult(
             number=migration.planned.round_number,
-            kind="delta" if kind == "delta" else "base",
+            kind="delta" if all(one.record.state == BaseState.WARM and not one.doubt for one in works) else "base",
             snapshot=snapshot.moref,
             started=started,
             seconds=time.monotonic() - began,
@@ -104,8 +113,31 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
         return _keep(migration, result, lease)
 
 
-def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
+def _is_lost(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except LeaseLost:
+        return True
+    return False
+
+
+def remove_our_snapshots(migration: Migration, watch: Watch, keep: str = "") -> None:
+    """Removes what hangs on the VM of this migration, or of a run that died while it switched tracking on.
+
+    Args:
+        keep: moref of the one that stays.
+    """
+    vm = migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
+    ours = vsphere.our_snapshots(vm, migration.planned.migration_id)
+    for one in vm.snapshots:
+        if one.moref != keep and (one in ours or one.name == vsphere.STUN_NAME):
+            watch.step("snapshot", f"letting {one.name} go")
+            vsphere.remove_snapshot(migration.source, vm, one.moref)
+
+
+def open_snapshot(migration: Migration, lease: Lease, watch: Watch) -> Snapshot:
     """The snapshot of this round: the one of a killed attempt where it is still there, else a new one."""
+    _doubt_used_images(migration, lease, watch)
     record, vm = migration.planned, migration.vm
     record.check_disks(vm.disks)
     if foreign := foreign_snapshots(vm):
@@ -114,10 +146,7 @@ def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
             "Wait until the backup that made it is done, or remove it; then run again.",
         )
     known = {one.moref: one for one in vsphere.our_snapshots(vm, record.migration_id)}
-    for moref in known:
-        if moref != record.round_snapshot:
-            watch.step("snapshot", f"removing {known[moref].name}, left by a run that ended early")
-            vsphere.remove_snapshot(migration.source, vm, moref)
+    remove_our_snapshots(migration, watch, keep=record.round_snapshot)
     if record.round_snapshot in known:
         watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
         return vsphere.read_snapshot(migration.source, record.round_snapshot)
@@ -133,6 +162,29 @@ def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
     return snapshot
 
 
+def _doubt_used_images(migration: Migration, lease: Lease, watch: Watch) -> None:
+    """An image that isn't DISABLED any more may have been written to: it diverged, and is disabled again.
+
+    Raises:
+        Refused: a machine uses it now.
+    """
+    for disk in migration.planned.disks:
+        image = opennebula.read_image(migration.target, disk.image_id)
+        if image.vms:
+            machines = ", ".join(str(one) for one in image.vms)
+            raise Refused(
+                f"Image {image.id} ({image.name}) is in use by the machine {machines}.",
+                "Terminate it, or abandon this migration: an image can't take a disk's changes while it is used.",
+            )
+        if image.state != ImageState.DISABLED:
+            watch.step("image", f"{image.name} was enabled by somebody: it will be copied in full")
+            lease.check()
+            diverged = disk.model_copy(update={"state": BaseState.DIVERGED, "change_id": None})
+            opennebula.update_image(migration.target, image.id, base_of_image(diverged))
+            opennebula.disable_image(migration.target, image.id)
+    migration.refresh()
+
+
 def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
     """What each disk needs: its delta, or everything and why."""
     watch.step("changes", "asking which blocks changed")
@@ -142,7 +194,10 @@ def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
         doubt = _doubt(record, disk)
         changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
         trusted = record.state == BaseState.WARM and not doubt
-        extents = changes.since(record.change_id if trusted else None)
+        try:
+            extents = changes.since(record.change_id if trusted else None)
+        except vsphere.ChangesUnknown as error:
+            trusted, doubt, extents = False, error.cause, Extents.whole(disk.capacity_bytes)
         pristine = trusted or record.state == BaseState.EMPTY
         zeros = Extents.empty() if pristine else extents.complement(disk.capacity_bytes)
         works.append(Work(disk, record, extents, zeros, doubt))
@@ -182,11 +237,15 @@ def copy_disks(
     with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
         futures = [pool.submit(one_disk, work) for work in works]
         try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for failure in filter(None, (future.exception() for future in done)):
+                if not commit:
+                    watch.stop.set()  # the VM is off and waits; in a round the other disks' copies still count
+                raise failure
             return [future.result() for future in futures]
-        except Exception:
-            raise  # the other disks are on their way, and end by themselves
-        except BaseException:
-            watch.stop.set()  # Ctrl-C or a cancellation: the pool would wait for hours else
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                watch.stop.set()  # Ctrl-C or a cancellation: the pool would wait for hours else
             raise
 
 
@@ -194,7 +253,7 @@ def _open_image(migration: Migration, work: Work, lease: Lease) -> Path:
     """Proves where the image lies, and says in its record that bytes may be written from now on."""
     image = opennebula.read_image(migration.target, work.record.image_id)
     datastore = opennebula.find_datastore(migration.target, image.datastore_id)
-    path = image_path(migration.target, image, datastore)
+    path = opennebula.image_path(migration.target, image, datastore)
     if work.record.state in (BaseState.EMPTY, BaseState.DIVERGED) or work.doubt:
         lease.check()
         partial = work.record.model_copy(update={"state": BaseState.PARTIAL, "change_id": None})
@@ -273,10 +332,21 @@ def _since_last(migration: Migration, started: datetime) -> float:
     return (started - rounds[-1].started).total_seconds() if rounds else 0.0
 
 
+def costs_of(migration: Migration) -> Costs:
+    """What a cutover of this VM takes beside its last changes; TM drivers but `shared` copy each disk at the start."""
+    datastore = opennebula.find_datastore(migration.target, migration.plan.image_datastore)
+    if datastore.tm_mad == "shared":
+        return Costs()
+    size = sum(disk.capacity_bytes for disk in migration.planned.disks)
+    return Costs(start=START_SECONDS + size / COPY_BYTES_PER_SECOND)
+
+
 def _keep(migration: Migration, result: RoundResult, lease: Lease) -> RoundResult:
     """Judges the round, and writes it into the record's history."""
     migration.rounds_of_this_run.append(result)
-    judged = result.model_copy(update={"verdict": judge(migration.rounds_of_this_run, migration.plan)})
+    judged = result.model_copy(
+        update={"verdict": judge(migration.rounds_of_this_run, migration.plan, costs_of(migration))}
+    )
     migration.rounds_of_this_run[-1] = judged
     lease.check()
     record = migration.planned
@@ -305,6 +375,12 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
     migration.planned.check_disks(migration.vm.disks)
     point = Point("", migration.vm.disks)
     works = find_work(migration, point, watch)
+    if doubts := [f"{one.disk.label}: {one.doubt}" for one in works if one.doubt]:
+        raise SourceError(
+            f"{migration.vm.name}: change tracking can't be trusted for the last changes ({'; '.join(doubts)}), and a"
+            " full copy would keep the VM off for long.",
+            "Run `snapferry presync`, which copies in full while the VM runs; then cut over again.",
+        )
     copying = time.monotonic()
     results = copy_disks(migration, point, works, lease, watch, commit=False)
     copied = time.monotonic()

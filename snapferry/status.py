@@ -43,7 +43,8 @@ def status(source: vsphere.Session | None, target: opennebula.Client, vm: str | 
     records = [one for one in find_records(target) if one.phase != Phase.ABANDONED]
     if vm is not None:
         records = [one for one in records if vm in (one.vm_name, one.target_name) or one.vm_key.endswith(f"/{vm}")]
-    machines = {str(one.attributes.get("SNAPFERRY_ID")): one.id for one in opennebula.list_machines(target)}
+    running = [one for one in opennebula.list_machines(target) if opennebula.has_run(one)]
+    machines = {str(one.attributes.get("SNAPFERRY_ID")): one.id for one in running}
     return [_status_of(one, _look(source, one), machines.get(one.migration_id), source is not None) for one in records]
 
 
@@ -96,6 +97,8 @@ def _outlook(record: MigrationRecord, source_state: str, machine: int | None) ->
         )
     if source_state == "gone":
         return "Nothing.", "The VM is no longer at the source. Find out why before you touch the images."
+    if record.phase == Phase.ROLLED_BACK and source_state == "off":
+        return "Nothing.", "The source is off after a roll-back: power it on in vCenter if it should run."
     if record.phase == Phase.ROLLED_BACK:
         return (
             "The next pre-sync compares or copies what may have diverged.",

@@ -8,19 +8,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture which is dear to start run in the same one of pytest-xdist's processes."""
+    """Tests that share a fixture which is dear to start run in the same one of pytest-xdist's processes.
+
+    Prefect's server takes 12 to 17 s to start: what needs it is slow.
+    """
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "prefect_api" in names:
             item.add_marker(pytest.mark.xdist_group("prefect"))
+            item.add_marker(pytest.mark.slow)
         elif "lab" in names and "engine" not in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).parts[0]))
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def _compare(control: LabControl, migration: Migration) -> tuple[DiskProof, ...]
     """Hashes the disks in the report's order, both ends at once."""
     places = [disk.key for disk in migration.vm.disks]
     records = migration.planned.disks
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(len(records)) as pool:
         targets = pool.map(lambda disk: _target_digest(migration.target, migration.plan, disk), records)
         sources = [control.digest(migration.vm.name, places.index(disk.key)) for disk in records]
         return tuple(DiskProof(disk.label, *digests) for disk, *digests in zip(records, sources, targets, strict=True))

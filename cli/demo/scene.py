@@ -15,7 +15,7 @@ vm: {VM}
 image_datastore: default
 # So that several rounds are seen: no prediction fits this budget, so the floor decides, and the copy takes its time.
 downtime_budget: 30s
-floor: 26 MB
+floor: 28 MB
 max_rounds: 12
 rate_limit: 80 MB/s
 presync:
@@ -36,9 +36,9 @@ def lab_config(seed: int) -> LabConfig:
         LabDisk(capacity_bytes=GIB + 512 + more[1], data_bytes=(250 + random.randrange(40)) * MIB, data_runs=200),
     )
     workload = Workload(
-        start_rate_bytes=(22 + random.randrange(5)) * MIB,
+        start_rate_bytes=(34 + random.randrange(5)) * MIB,
         rate_bytes=6 * MIB,
-        settle_seconds=40,
+        settle_seconds=32,
         hot_bytes=(192 + random.randrange(64)) * MIB,
         sequential=random.uniform(0.2, 0.4),
     )

@@ -60,7 +60,7 @@ from snapferry.opennebula.networks import (
 )
 from snapferry.opennebula.placement import check_placement, image_path
 from snapferry.opennebula.rights import missing_rights
-from snapferry.opennebula.states import state_name
+from snapferry.opennebula.states import has_run, state_name
 from snapferry.opennebula.templates import (
     create_template,
     delete_template,
@@ -111,6 +111,7 @@ __all__ = [
     "enable_image",
     "ensure_address",
     "find_datastore",
+    "has_run",
     "image_path",
     "instantiate",
     "list_datastores",

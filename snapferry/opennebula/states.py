@@ -56,6 +56,19 @@ def has_failed(state: State) -> bool:
     return state.name in ("FAILED", "CLONING_FAILURE") or state.active.endswith("FAILURE")
 
 
+def has_run(machine: Machine) -> bool:
+    """Whether its guest runs or has run, so that its disks may hold what nobody else has."""
+    state = state_of(machine)
+    if state.name == "ACTIVE":
+        return not (state.active in _BEFORE_RUNNING or state.active.startswith("EPILOG"))
+    return state.name in ("STOPPED", "SUSPENDED", "POWEROFF", "UNDEPLOYED")
+
+
+_BEFORE_RUNNING = frozenset(
+    ("LCM_INIT", "PROLOG", "BOOT", "FAILURE", "PROLOG_FAILURE", "BOOT_FAILURE", "CLEANUP_RESUBMIT", "CLEANUP_DELETE")
+)
+
+
 def is_resting(state: State) -> bool:
     """Whether it stays as it is until it is told to resume."""
     return state.name in ("POWEROFF", "SUSPENDED", "STOPPED", "UNDEPLOYED")

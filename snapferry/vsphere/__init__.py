@@ -1,6 +1,7 @@
 """The source: everything that Snapferry asks of and does to vCenter."""
 
 from snapferry.vsphere.change_tracking import (
+    STUN_NAME,
     ChangeTracking,
     disable_change_tracking,
     enable_change_tracking,
@@ -44,6 +45,7 @@ from snapferry.vsphere.snapshots import create_snapshot, our_snapshots, read_sna
 
 __all__ = [
     "REQUIRED_PRIVILEGES",
+    "STUN_NAME",
     "CertificateNotTrusted",
     "ChangeTracking",
     "ChangesUnknown",

@@ -1,19 +1,23 @@
 """A site as an operator runs one: a Prefect server, blocks, labs behind them, and one worker."""
 
 import os
+import select
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from snapferry.blocks import OpenNebula, VCenter
+from snapferry.cli.demo.processes import MARK, find_all
 from snapferry.deployments import WORK_POOL, deploy
 from snapferry.lab import Lab, up
 from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabVCenter, LabVm, Workload
-
-from ..conftest import end_session_of
 
 DISKS = (
     LabDisk(capacity="96 MiB", data="24 MiB", data_runs=16),
@@ -32,16 +36,40 @@ def quick_vm(name: str) -> LabVm:
     return LabVm(name=name, disks=DISKS, nics=NICS, workload=QUIET, shutdown_seconds=0.1)
 
 
-def save_blocks(name: str, lab: Lab) -> None:
-    """Makes a lab's ends known to Prefect, as an operator does in the UI: both blocks have that name."""
+def save_blocks(name: str, lab: Lab, password: str | None = None) -> None:
+    """Makes a lab's ends known to Prefect, as an operator does in the UI: both blocks have that name.
+
+    Args:
+        password: another one than the lab's.
+    """
     ends = lab.endpoints
     ca = Path(ends.ca_file).read_text(encoding="utf-8")
-    VCenter(
-        host=ends.vcenter_host, port=ends.vcenter_port, user=ends.vcenter_user, password=ends.vcenter_password, ca=ca
-    ).save(name, overwrite=True)  # fmt: skip
-    OpenNebula(
-        endpoint=ends.opennebula_endpoint, user=ends.opennebula_user, password=ends.opennebula_password, ca=ca
-    ).save(name, overwrite=True)  # fmt: skip
+    vcenter = VCenter(
+        host=ends.vcenter_host,
+        port=ends.vcenter_port,
+        user=ends.vcenter_user,
+        password=SecretStr(password or ends.vcenter_password),
+        ca=ca,
+    )
+    opennebula = OpenNebula(
+        endpoint=ends.opennebula_endpoint,
+        user=ends.opennebula_user,
+        password=SecretStr(password or ends.opennebula_password),
+        ca=ca,
+    )
+    vcenter.save(name, overwrite=True)
+    opennebula.save(name, overwrite=True)
+
+
+def kill_all(folder: Path) -> None:
+    """Kills the worker of a folder and its runs, which lead sessions of their own."""
+    while handles := find_all(folder).values():
+        for handle in handles:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        for handle in handles:
+            select.select([handle], [], [], 10)
+            os.close(handle)
 
 
 class Site:
@@ -71,18 +99,29 @@ class Site:
 
     def kill_worker(self) -> None:
         """Ends the worker and its runs as a power cut would."""
+        kill_all(self.folder)
         if self._worker:
-            end_session_of(self._worker)
+            self._worker.wait(timeout=30)
             self._worker = None
 
+    def replace_worker(self) -> None:
+        """Kills the worker and starts another one."""
+        self.kill_worker()
+        self.ensure_worker()
+
     def start_worker(self, folder: Path, user: str | None = None) -> "subprocess.Popen[bytes]":
-        """A worker process whose home, log and state lie in the folder; the caller ends it.
+        """A worker process whose home, log and state lie in the folder; `kill_all` ends it.
 
         Args:
             user: as whom it runs; by default as whoever runs the tests.
         """
+        (folder / "tmp").mkdir(exist_ok=True)
+        if user:
+            shutil.chown(folder / "tmp", user)
         settings = {
+            MARK: str(folder),
             "HOME": str(folder),
+            "TMPDIR": str(folder / "tmp"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_LOGGING_LEVEL": "DEBUG",  # what is said at all may be searched for what mustn't be said
             "SNAPFERRY_STATE": str(folder / "state"),
@@ -91,7 +130,8 @@ class Site:
         with (folder / "worker.log").open("ab") as log:
             return subprocess.Popen(
                 command, env=self.environment(folder / "home") | settings, cwd=folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, user=user, group=user, extra_groups=[] if user else None,
+                stdout=log, stderr=log, start_new_session=True,
+                user=user, group=user, extra_groups=[] if user else None,
             )  # fmt: skip
 
 

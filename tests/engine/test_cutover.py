@@ -1,5 +1,7 @@
 """Until the point of no return a failure ends with the source back in service; behind it there is only forward."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from snapferry.cutover import Approval, check_approval, cut_over, gate_fingerpri
 from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
 from snapferry.lab import Lab
 from snapferry.lab.control import LabInventory
+from snapferry.prepare import prepare
 from snapferry.record import BaseState, Phase
+from snapferry.rounds import run_round
 from snapferry.status import status
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -105,7 +109,7 @@ def test_a_vm_that_another_run_holds_is_left_alone(lab: Lab, ends: Ends) -> None
     migration = ends.migration(lab)
     warm(migration)
     with migration.lease(Event()), pytest.raises(LeaseLost, match="works on it now"):
-        cut_over(ends.migration(lab), Watch())
+        cut_over(ends.migration(lab), Watch(), take_seconds=1)
     assert lab.control.power("web01") == "poweredOn"
 
 
@@ -158,3 +162,111 @@ def test_a_backups_snapshot_is_waited_for_not_copied(lab: Lab, ends: Ends) -> No
     with pytest.raises(SnapferryError, match="nightly backup"):
         cut_over(migration, Watch())
     assert lab.control.inventory().vms["web01"].snapshots == ("nightly backup",)
+
+
+class Interrupt(Exception):
+    """Stands for whatever ends a run in the middle: it isn't one of our own errors."""
+
+
+def stop_at(step: str) -> Watch:
+    """A watch that ends the run once, as the named step begins."""
+    left = [step]
+
+    def look(name: str, _: str) -> None:
+        if name in left:
+            left.clear()
+            raise Interrupt(step)
+
+    return Watch(on_step=look)
+
+
+def die_at(step: str, act: Callable[[Watch], object]) -> None:
+    """Runs the act in a process that is gone, without a word, as the named step begins."""
+
+    def look(name: str, _: str) -> None:
+        if name == step:
+            os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            act(Watch(on_step=look))
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+@pytest.mark.parametrize(
+    "step", ["shutdown", "disconnect NICs", "last changes", "copying", "hand over", "start", "release"]
+)
+def test_any_failure_at_any_step_before_the_target_runs_puts_the_source_back(step: str, lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab, shutdown={"timeout": "5s"})
+    warm(migration)
+    with pytest.raises(RolledBack, match="Interrupt"):
+        cut_over(migration, stop_at(step))
+    now = lab.control.inventory()
+    assert (now.vms["web01"].power, now.vms["web01"].nics_start_connected) == ("poweredOn", (True,))
+    assert (now.machines, now.locks, now.vms["web01"].snapshots) == ((), (), ())
+
+
+def test_a_target_that_has_run_is_never_taken_back_even_if_it_is_off_now(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    die_at("mark the source", lambda watch: cut_over(ends.migration(lab), watch))
+    opennebula.unlock_template(migration.target, migration.planned.template_id)  # as its term's end would
+    (machine,) = lab.control.inventory().machines
+    opennebula.poweroff_hard(migration.target, machine["id"])
+    again = ends.migration(lab)
+    assert cut_over(again, Watch()).machine_id == machine["id"]
+    assert [one["id"] for one in lab.control.inventory().machines] == [machine["id"]]
+    assert lab.control.power("web01-migrated") == "poweredOff"
+
+
+def test_no_round_is_copied_over_a_migrated_vms_images(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    late = ends.migration(lab)
+    warm(migration)
+    late.refresh()
+    cut_over(migration, Watch())
+    with pytest.raises(Refused, match="migrated"):
+        run_round(late, Watch())
+    assert ends.migration(lab).planned.phase == Phase.MIGRATED
+
+
+def test_an_image_that_somebody_enabled_is_copied_in_full_again(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    disk = migration.planned.disks[0]
+    image = opennebula.enable_image(migration.target, disk.image_id)
+    with Path(image.source).open("r+b") as file:
+        file.write(b"somebody was here")
+    with pytest.raises(Refused, match="enabled"):
+        cut_over(migration, Watch())
+    again = run_round(migration, Watch())
+    assert again.disks[0].doubt and not again.disks[1].doubt
+    cut_over(migration, Watch())
+    assert_equal(lab, migration)
+
+
+def test_a_half_made_template_is_finished_before_anything_is_copied(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    # both images are there then, and the template doesn't link them yet
+    die_at("change tracking", lambda watch: prepare(ends.migration(lab), watch))
+    number = migration.target.call("templatepool.info", -2, -1, -1).findtext("VMTEMPLATE/ID")
+    opennebula.unlock_template(migration.target, int(number))  # as its term's end would
+    warm(migration)
+    assert len(lab.control.inventory().images) == 2
+    machine = cut_over(migration, Watch()).machine_id
+    assert machine is not None
+    assert len(opennebula.read_machine(migration.target, machine).disks) >= 2
+    assert_equal(lab, migration)
+
+
+def test_a_snapshot_left_by_a_killed_run_is_gone_after_the_cutover(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    vm = vsphere.read_vm(migration.source, migration.vm.moref)
+    for name in (vsphere.snapshot_name(migration.planned.migration_id, 99), vsphere.STUN_NAME):
+        vsphere.create_snapshot(migration.source, vm, name, "left behind")
+    cut_over(migration, Watch())
+    assert lab.control.inventory().vms["web01-migrated"].snapshots == ()

@@ -1,6 +1,5 @@
 """A running VM moves, whole: what arrives equals what the source held when it went off."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -8,44 +7,14 @@ import pytest
 from snapferry import opennebula
 from snapferry.cutover import cut_over
 from snapferry.lab import Lab
-from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, LabOpenNebula, LabVCenter, LabVm, Workload
+from snapferry.lab.config import LabConfig
 from snapferry.prepare import prepare
 from snapferry.rounds import run_round
 from snapferry.watch import Watch
 
+from ..odd import MANY_AREAS, guest_writes, odd_lab
 from .conftest import Ends
 from .support import assert_equal
-
-MANY_AREAS = 2_000
-
-
-def odd_lab(seed: int) -> LabConfig:
-    """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed."""
-    workload = Workload(
-        rate_bytes=3_000_000,
-        hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
-        sequential=0.1,
-        zeros=0.15,
-        unmaps=0.15,
-        write_bytes=4 << 10,
-        late_disks_after_seconds=12,
-    )
-    disks = (
-        LabDisk(capacity_bytes=(1250 << 20) + 512 * (1 + seed), data_bytes=160 << 20, data_runs=100 + seed),
-        LabDisk(capacity_bytes=(64 << 20) + 4096 * seed + 512, data_bytes=20 << 20),
-        LabDisk(capacity_bytes=3 << 40, data_bytes=8 << 20),
-    )
-    vm = LabVm(name="web01", disks=disks, nics=(LabNic(network="VM Network", ip="10.0.5.20"),), workload=workload)
-    big = LabOpenNebula(datastores=(LabOneDatastore(capacity_bytes=8 << 40),))
-    return LabConfig(seed=seed, vcenter=LabVCenter(vms=(vm,), change_page_extents=700), opennebula=big)
-
-
-def guest_writes(lab: Lab, count: int, seconds: float = 60) -> None:
-    """Waits until the guest has written so many times more."""
-    wanted, deadline = lab.control.last_sequence("web01") + count, time.monotonic() + seconds
-    while lab.control.last_sequence("web01") < wanted:
-        assert time.monotonic() < deadline, "the guest writes too slowly"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

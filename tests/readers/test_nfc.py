@@ -219,6 +219,7 @@ def test_a_disk_that_is_gone_is_named_at_once(start_host: StartHost, make_reader
     assert len(host.used) == 1
 
 
+@pytest.mark.slow
 def test_a_read_error_is_tried_again_and_then_named(start_host: StartHost, make_reader: MakeReader) -> None:
     disk = noise(MIB)
     host = start_host(disk, read_errors=[(7, "Read failed")])

@@ -1,0 +1,66 @@
+"""VMs that are odd in every way go through the deployments, and arrive whole."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from snapferry.deployments import answer_gate, deploy
+from snapferry.lab import Lab, up
+from snapferry.plan import MigrationPlan
+from snapferry.record import Phase
+
+from ..engine.support import assert_equal
+from ..odd import MANY_AREAS, guest_reaches, odd_lab
+from .conftest import Site, save_blocks
+from .support import begin, open_migration, plan, watch, yes
+
+pytestmark = pytest.mark.slow
+SEEDS = (101, 102, 103)
+RATE_BYTES = 2_000_000
+"""Enough for many areas between two runs, and not for most of a disk."""
+
+
+@pytest.fixture
+def odd_labs(tmp_path: Path) -> Iterator[dict[str, Lab]]:
+    """A lab for each seed, by the name of its VM."""
+    configs = {f"odd{seed}": odd_lab(seed, f"odd{seed}", RATE_BYTES) for seed in SEEDS}
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(up(config, tmp_path / name)) for name, config in configs.items()}
+
+
+def test_odd_vms_arrive_equal_through_the_deployments(site: Site, odd_labs: dict[str, Lab]) -> None:
+    """Three seeds side by side: pre-sync, then the migration up to its gate, the answer, the cutover."""
+    plans = {name: plan(name, site=name) for name in odd_labs}
+    for name, lab in odd_labs.items():
+        save_blocks(name, lab)
+    deploy(list(plans.values()))
+    presyncs = [begin(f"presync-vm/presync-{name}") for name in plans]
+    assert {watch(presync).outcome for presync in presyncs} == {"completed"}
+    wanted = {name: lab.control.last_sequence(name) + 4 * MANY_AREAS for name, lab in odd_labs.items()}
+    for name, lab in odd_labs.items():
+        guest_reaches(lab, wanted[name], name)  # a third of it on the first disk, some of it where it has been before
+    migrations = {name: begin(f"migrate-vm/migrate-{name}") for name in plans}
+    for name, migration in migrations.items():
+        assert watch(migration).outcome == "waiting"
+        answer_gate(migration, yes(name))
+    for name, migration in migrations.items():
+        assert watch(migration).outcome == "completed"
+        check_arrived(odd_labs[name], plans[name])
+
+
+def check_arrived(lab: Lab, plan: MigrationPlan) -> None:
+    """Both ends are equal, and the rounds had everything that is odd in them."""
+    with open_migration(plan) as migration:
+        assert migration.planned.phase == Phase.MIGRATED
+        rounds = migration.planned.rounds
+        assert [one.kind for one in rounds][:2] == ["base", "delta"]
+        assert rounds[-1].kind == "final"
+        assert max(disk.extents for one in rounds[1:] for disk in one.disks) > MANY_AREAS
+        assert any(disk.zero_bytes for one in rounds[1:] for disk in one.disks)
+        assert any(one.disks[1].changed_bytes for one in rounds[1:])  # the disk that changes late
+        assert migration.vm.disks[2].capacity_bytes == 3 << 40
+        assert_equal(lab, migration)
+    (machine,) = lab.control.inventory().machines
+    assert (machine["name"], machine["state"]) == (plan.vm, "ACTIVE")
