@@ -6,18 +6,24 @@ from snapferry.lab import Lab
 from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, LabOpenNebula, LabVCenter, LabVm, Workload
 
 MANY_AREAS = 2_000
+WRITE_BYTES = 4 << 10
 
 
-def odd_lab(seed: int, vm: str = "web01", rate_bytes: int = 3_000_000) -> LabConfig:
-    """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed."""
+def odd_lab(seed: int, vm: str = "web01", rate_bytes: int = 3_000_000, late_seconds: float = 12) -> LabConfig:
+    """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed.
+
+    Args:
+        rate_bytes: what the guest writes in a second.
+        late_seconds: for how long it leaves the other disks than the first one alone.
+    """
     workload = Workload(
         rate_bytes=rate_bytes,
         hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
         sequential=0.1,
         zeros=0.15,
         unmaps=0.15,
-        write_bytes=4 << 10,
-        late_disks_after_seconds=12,
+        write_bytes=WRITE_BYTES,
+        late_disks_after_seconds=late_seconds,
     )
     disks = (
         LabDisk(capacity_bytes=(1250 << 20) + 512 * (1 + seed), data_bytes=160 << 20, data_runs=100 + seed),
