@@ -1,37 +1,32 @@
 """A lab whose VM is odd in every way that a move has to survive; engine and deployments move it."""
 
 import time
+from typing import Literal
 
 from snapferry.lab import Lab
 from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, LabOpenNebula, LabVCenter, LabVm, Workload
 
 MANY_AREAS = 2_000
-WRITE_BYTES = 4 << 10
+STEADY = Workload(
+    rate_bytes=3_000_000,
+    hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
+    sequential=0.1,
+    zeros=0.15,
+    unmaps=0.15,
+    write_bytes=4 << 10,
+    late_disks_after_seconds=12,
+)
 
 
-def odd_lab(seed: int, vm: str = "web01", rate_bytes: int = 3_000_000, late_seconds: float = 12) -> LabConfig:
-    """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed.
-
-    Args:
-        rate_bytes: what the guest writes in a second.
-        late_seconds: for how long it leaves the other disks than the first one alone.
-    """
-    workload = Workload(
-        rate_bytes=rate_bytes,
-        hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
-        sequential=0.1,
-        zeros=0.15,
-        unmaps=0.15,
-        write_bytes=WRITE_BYTES,
-        late_disks_after_seconds=late_seconds,
-    )
+def odd_lab(seed: int, vm: str = "web01", workload: Workload = STEADY, power: Literal["on", "off"] = "on") -> LabConfig:
+    """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed."""
     disks = (
         LabDisk(capacity_bytes=(1250 << 20) + 512 * (1 + seed), data_bytes=160 << 20, data_runs=100 + seed),
         LabDisk(capacity_bytes=(64 << 20) + 4096 * seed + 512, data_bytes=20 << 20),
         LabDisk(capacity_bytes=3 << 40, data_bytes=8 << 20),
     )
     nics = (LabNic(network="VM Network", ip="10.0.5.20"),)
-    odd = LabVm(name=vm, disks=disks, nics=nics, workload=workload, shutdown_seconds=0.2)
+    odd = LabVm(name=vm, disks=disks, nics=nics, workload=workload, power=power, shutdown_seconds=0.2)
     big = LabOneDatastore(capacity_bytes=8 << 40)
     target = LabOpenNebula(datastores=(big,), image_delay=(0.05, 0.3), step_delay=(0.02, 0.1))
     return LabConfig(seed=seed, vcenter=LabVCenter(vms=(odd,), change_page_extents=700), opennebula=target)

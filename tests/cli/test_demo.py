@@ -19,7 +19,7 @@ from snapferry.plan import MigrationPlan
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
 SECONDS = 420
 
-pytestmark = pytest.mark.xdist_group("demo")  # one at a time: each wants the machine for itself
+pytestmark = pytest.mark.xdist_group("prefect")  # one server at a time: each wants the machine for itself
 
 
 def demo_command(folder: Path, *options: str) -> list[str]:

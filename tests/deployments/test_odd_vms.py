@@ -12,23 +12,24 @@ from snapferry.plan import MigrationPlan
 from snapferry.record import Phase
 
 from ..engine.support import assert_equal
-from ..odd import MANY_AREAS, WRITE_BYTES, guest_reaches, odd_lab
+from ..odd import MANY_AREAS, STEADY, guest_reaches, odd_lab
 from .conftest import Site, save_blocks
 from .support import begin, open_migration, plan, watch, yes
 
 pytestmark = pytest.mark.slow
 SEEDS = (101, 102, 103)
-RATE_BYTES = 1_000_000
-"""Enough for many areas between two runs, and not for most of a disk."""
-LATE_SECONDS = 40
-LATE_SEQUENCE = RATE_BYTES * LATE_SECONDS // WRITE_BYTES
-"""The guest's last write that is surely on the first disk."""
+FALLING = STEADY.model_copy(
+    update={"start_rate_bytes": 1_500_000, "rate_bytes": 150_000, "settle_seconds": 60, "late_disks_after_seconds": 30}
+)
+"""Ends before a slow machine has too much to copy."""
+LATE_SEQUENCE = 30 * (1_500_000 + 825_000) // 2 // FALLING.write_bytes
+"""Number of the guest's write after 30 s: from then on it writes to all disks."""
 
 
 @pytest.fixture
 def odd_labs(tmp_path: Path) -> Iterator[dict[str, Lab]]:
-    """A lab for each seed, by the name of its VM."""
-    configs = {f"odd{seed}": odd_lab(seed, f"odd{seed}", RATE_BYTES, LATE_SECONDS) for seed in SEEDS}
+    """A lab for each seed, by the name of its VM, which is off."""
+    configs = {f"odd{seed}": odd_lab(seed, f"odd{seed}", FALLING, "off") for seed in SEEDS}
     with ExitStack() as stack:
         yield {name: stack.enter_context(up(config, tmp_path / name)) for name, config in configs.items()}
 
@@ -38,12 +39,13 @@ def test_odd_vms_arrive_equal_through_the_deployments(site: Site, odd_labs: dict
     plans = {name: plan(name, site=name) for name in odd_labs}
     for name, lab in odd_labs.items():
         save_blocks(name, lab)
+        lab.control.power_on(name)
     deploy(list(plans.values()))
     presyncs = [begin(f"presync-vm/presync-{name}") for name in plans]
     assert {watch(presync).outcome for presync in presyncs} == {"completed"}
-    wanted = {name: lab.control.last_sequence(name) + 5 * MANY_AREAS // 2 for name, lab in odd_labs.items()}
+    wanted = {name: lab.control.last_sequence(name) + 3 * MANY_AREAS // 2 for name, lab in odd_labs.items()}
     for name, lab in odd_labs.items():
-        guest_reaches(lab, max(wanted[name], LATE_SEQUENCE + 500), name)
+        guest_reaches(lab, max(wanted[name], LATE_SEQUENCE), name, seconds=120)
     migrations = {name: begin(f"migrate-vm/migrate-{name}") for name in plans}
     for name, migration in migrations.items():
         assert watch(migration).outcome == "waiting"
