@@ -49,7 +49,11 @@ def test_a_cutover_by_itself_asks_too_and_needs_copies_first(site: Site) -> None
     assert waiting.outcome == "waiting"
     assert site.lab.control.power("alone") == "poweredOn"
     answer_gate(waiting.flow_run_id, yes("alone"))
-    assert watch(waiting.flow_run_id).outcome == "completed"
+    updates: list[Update] = []
+    assert watch(waiting.flow_run_id, updates).outcome == "completed"
+    for u in updates:
+        print(u)
+    assert 0
     assert site.lab.control.power("alone-migrated") == "poweredOff"
 
 
