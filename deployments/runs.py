@@ -32,7 +32,11 @@ from snapferry.plan import Frozen
 from snapferry.watch import DiskProgress
 
 POLL_SECONDS = 0.5
+LATE_LINES_SECONDS = 5.0
+"""A run's last lines reach the server behind its last state, in one batch with the line that ends them."""
 _WARNING = 30
+_FINISHED = "Finished in state "
+"""How Prefect begins the last line of a run."""
 
 
 class Started(Frozen):
@@ -120,16 +124,21 @@ def follow(
     stop = stop or Event()
     deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
     seen = _Seen(flow_run_id)
+    ended = None
     with prefect_server() as client:
         while True:
             run = _read_run(client, flow_run_id)
             update = seen.news(client, run)
             if update and on_progress:
                 on_progress(update)
+            over = stop.is_set() or (deadline is not None and monotonic() > deadline)
             if followed := _followed(run):
-                return followed
-            if stop.wait(POLL_SECONDS) or (deadline is not None and monotonic() > deadline):
+                ended = ended or monotonic()
+                if over or seen.all_of(followed) or monotonic() > ended + LATE_LINES_SECONDS:
+                    return followed
+            elif over:
                 raise Stopped(f"The run {run.name} goes on.", f"See {run_url(run.id)}.")
+            stop.wait(POLL_SECONDS)
 
 
 def _reason(error: HTTPStatusError) -> str:
@@ -147,6 +156,12 @@ class _Seen:
         self._run = flow_run_id
         self._logs: set[UUID] = set()
         self._last: tuple[str, tuple[DiskProgress, ...]] = ("", ())
+        self._ends: set[str] = set()
+
+    def all_of(self, followed: Followed) -> bool:
+        """Whether nothing more can come: the run's own last line is there, or it won't write one."""
+        wrote = followed.outcome in ("completed", "failed") or followed.state == "Suspended"
+        return not wrote or any(one.startswith(f"{_FINISHED}{followed.state}(") for one in self._ends)
 
     def news(self, client: SyncPrefectClient, run: FlowRun) -> Update | None:
         """What is new; None for nothing."""
@@ -170,6 +185,7 @@ class _Seen:
             if one.id not in self._logs
         ]
         self._logs |= {one.id for one in new}
+        self._ends |= {one.message for one in new if one.flow_run_id == self._run and one.message.startswith(_FINISHED)}
         told = [one for one in new if one.name.endswith(f".{STEPS}") or one.level >= _WARNING]
         return tuple(Line(at=one.timestamp, text=one.message) for one in told)
 

@@ -18,7 +18,7 @@ import pytest
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a fixture which is dear to start run in the same one of pytest-xdist's processes.
 
-    Prefect's server takes 12 to 17 s to start: what needs it is slow.
+    Prefect's server takes 10 s to start: what needs it is slow.
     """
     for item in items:
         names = getattr(item, "fixturenames", ())
@@ -52,13 +52,16 @@ def dead_prefect() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real server with its UI for the whole session, with its own home; starts in 12 to 17 s.
+    """The address of a real server with its UI for the whole session, with its own home; starts in about 10 s.
 
     Its scheduler is off: no nightly run shall start because tests run at night.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
+    from snapferry.cli.demo.site import make_home
+
     home = tmp_path_factory.mktemp("prefect")
+    make_home(home)
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     ours = {

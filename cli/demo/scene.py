@@ -15,7 +15,7 @@ vm: {VM}
 image_datastore: default
 # So that several rounds are seen: no prediction fits this budget, so the floor decides, and the copy takes its time.
 downtime_budget: 30s
-floor: 28 MB
+floor: 24 MB
 max_rounds: 12
 rate_limit: 80 MB/s
 presync:
@@ -38,7 +38,7 @@ def lab_config(seed: int) -> LabConfig:
     workload = Workload(
         start_rate_bytes=(34 + random.randrange(5)) * MIB,
         rate_bytes=6 * MIB,
-        settle_seconds=32,
+        settle_seconds=24,
         hot_bytes=(192 + random.randrange(64)) * MIB,
         sequential=random.uniform(0.2, 0.4),
     )

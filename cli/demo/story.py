@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from snapferry.cli.demo.processes import DemoFailed, Processes
 from snapferry.cli.demo.scene import PLAN, VM, lab_config
-from snapferry.cli.demo.site import Site, environment, make_blocks
+from snapferry.cli.demo.site import Site, environment
 from snapferry.cli.following import steps_of
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def _go_into(folder: Path) -> None:
 
 def _set_up(site: Site, tell: Teller) -> "MigrationPlan":
     """Lab, server, blocks, deployments, worker."""
+    from snapferry.cli.demo.blocks import make_blocks  # takes seconds, while server and lab start
+    from snapferry.deployments import WORK_POOL, deploy
+    from snapferry.plan import MigrationPlan
+
     endpoints = site.wait_lab()
     tell(f"the lab is up: vCenter with {VM} (off), OpenNebula at {endpoints.opennebula_endpoint}")
     site.wait_server()
     tell(f"Prefect is up: {site.ui_url}")
-
-    from snapferry.deployments import WORK_POOL, deploy
-    from snapferry.plan import MigrationPlan
-
     site.start_worker(WORK_POOL)
     make_blocks(endpoints)
     tell("blocks: vcenter, opennebula")
@@ -108,7 +108,7 @@ def _presync(site: Site, tell: Teller, plan: "MigrationPlan") -> None:
 
     def update(news: "Update") -> None:
         nonlocal on
-        if not on and news.state in ("Pending", "Running"):
+        if not on and news.state == "Running":
             control.power_on(VM)
             on = True
             tell(f"{VM} is powered on and writes to both disks")

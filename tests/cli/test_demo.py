@@ -67,7 +67,6 @@ def test_a_folder_that_no_demo_made_is_not_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="on a busy machine a later delta can be larger than the one before")
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_running_vm_with_two_disks_moves_and_both_ends_are_equal(seed: int, tmp_path: Path) -> None:
     report = tmp_path / "report.json"

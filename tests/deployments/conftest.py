@@ -159,12 +159,3 @@ def site(idle_site: Site) -> Site:
     """The site with a worker, which most tests share."""
     idle_site.ensure_worker()
     return idle_site
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a worker hasn't been seen to pass in one run on a busy machine yet; it runs, and its failure shows."""
-    unproven = pytest.mark.xfail(strict=False, reason="timing on a busy machine is being looked into")
-    for item in items:
-        if "deployments" in item.path.parts and "site" in getattr(item, "fixturenames", ()):
-            item.add_marker(unproven)
