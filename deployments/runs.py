@@ -32,7 +32,7 @@ from snapferry.plan import Frozen
 from snapferry.watch import DiskProgress
 
 POLL_SECONDS = 0.5
-LATE_LINES_SECONDS = 5.0
+LATE_LINES_SECONDS = 20.0
 """A run's last lines reach the server behind its last state, in one batch with the line that ends them."""
 _WARNING = 30
 _FINISHED = "Finished in state "

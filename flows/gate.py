@@ -16,7 +16,7 @@ from prefect.exceptions import Pause
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Scheduled, Suspended
+from prefect.states import Paused, Scheduled
 from pydantic import Field
 
 from snapferry.cutover import Approval, check_approval, gate_fingerprint
@@ -33,7 +33,7 @@ QUESTION = "snapferry-gate"
 
 SHOWN_ROUNDS = 6
 AWAITING_WINDOW = "AwaitingWindow"
-"""Name of the state of a run that was approved and waits for its time."""
+"""Name of the states of a run that was approved and waits for its time."""
 
 
 class CutoverAnswer(RunInput):
@@ -171,7 +171,7 @@ def _wait_until(when: datetime) -> None:
         return
     get_run_logger().info("The cutover waits until %s.", moment(when))
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(_run_id(), Suspended(timeout_seconds=3600))
+        client.set_flow_run_state(_run_id(), Paused(reschedule=True, timeout_seconds=3600, name=AWAITING_WINDOW))
         ordered: OrchestrationResult[None] = client.set_flow_run_state(
             _run_id(), Scheduled(name=AWAITING_WINDOW, scheduled_time=when)
         )

@@ -19,7 +19,7 @@ from snapferry.plan import MigrationPlan
 SCHEMA = Path(__file__).parents[2] / "docs" / "report.schema.json"
 SECONDS = 420
 
-pytestmark = pytest.mark.xdist_group("prefect")  # one server at a time: each wants the machine for itself
+pytestmark = pytest.mark.xdist_group("demo")  # one at a time: each wants the machine for itself
 
 
 def demo_command(folder: Path, *options: str) -> list[str]:
@@ -67,11 +67,10 @@ def test_a_folder_that_no_demo_made_is_not_cleared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_running_vm_with_two_disks_moves_and_both_ends_are_equal(seed: int, tmp_path: Path) -> None:
+def test_a_running_vm_with_two_disks_moves_and_both_ends_are_equal(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     poisoned = {**os.environ, "PREFECT_API_URL": "http://127.0.0.1:9/api", "SNAPFERRY_VCENTER_HOST": "gone.example.org"}
-    command = demo_command(tmp_path, "--seed", str(seed), "--report", str(report))
+    command = demo_command(tmp_path, "--seed", "2", "--report", str(report))
     done = subprocess.run(command, env=poisoned, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     check_report(json.loads(report.read_text()))
