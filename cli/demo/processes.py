@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from types import TracebackType
 from typing import Self
 from urllib.error import URLError
@@ -43,6 +44,10 @@ class Processes:
         self._environment = {**environment, MARK: str(folder)}
         self._guard: subprocess.Popen[bytes] | None = None
         self._kept = False
+        self.one_ended = Event()
+        """Set where a process ended that should run as long as the demo."""
+        self.ended: list[str] = []
+        """Names of those that ended."""
 
     def __enter__(self) -> Self:
         command = [sys.executable, "-m", "snapferry.cli.demo.guard", str(self._folder)]
@@ -61,7 +66,7 @@ class Processes:
         """Starts a process of this Python's environment; its output goes to `<name>.log`."""
         log = os.open(self._folder / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with os.fdopen(log, "wb") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=self._folder,
                 env=self._environment,
@@ -70,6 +75,13 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the demo alone
             )
+        Thread(target=self._watch, args=(name, process), daemon=True).start()
+        return process
+
+    def _watch(self, name: str, process: "subprocess.Popen[bytes]") -> None:
+        process.wait()
+        self.ended.append(name)
+        self.one_ended.set()
 
     def wait_for(self, name: str, process: "subprocess.Popen[bytes]", ready: Callable[[], bool], seconds: int) -> None:
         """Waits until `ready`.

@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Event
 
-from snapferry.cli.demo.processes import Processes, answers
+from snapferry.cli.demo.processes import DemoFailed, Processes, answers
 from snapferry.lab import Endpoints, LabConfig
 
 SERVER_SECONDS = 90
@@ -25,6 +26,7 @@ def environment(folder: Path) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "DO_NOT_TRACK": "1",
+        "TMPDIR": str(folder / "tmp"),  # Prefect's folders below /tmp have fixed names: another user's may be there
         "SNAPFERRY_STATE": str(folder / "state"),
     }
 
@@ -63,6 +65,7 @@ class Site:
 
     def start(self, config: LabConfig) -> None:
         """Starts server and lab."""
+        (self.folder / "tmp").mkdir(mode=0o700)
         make_home(self.folder / "prefect")
         file = self.folder / "lab.yaml"
         file.write_text(config.model_dump_json(indent=2), encoding="utf-8")  # JSON is YAML
@@ -86,6 +89,20 @@ class Site:
     def start_worker(self, pool: str) -> None:
         """Starts a worker; runs wait until it asks for them."""
         self._processes.start("worker", "prefect", "worker", "start", "--pool", pool, "--type", "process")
+
+    @property
+    def one_ended(self) -> Event:
+        """Set where server, lab or worker ended by itself."""
+        return self._processes.one_ended
+
+    def check(self) -> None:
+        """Names a part that ended.
+
+        Raises:
+            DemoFailed: one did.
+        """
+        for name in self._processes.ended:
+            raise DemoFailed(f"The {name} ended.", f"See {self.folder / name}.log.")
 
     def _lab_up(self) -> bool:
         return self._endpoints.exists() and self._endpoints.read_bytes().endswith(b"\n")

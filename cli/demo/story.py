@@ -10,8 +10,11 @@ from snapferry.cli.demo.processes import DemoFailed, Processes
 from snapferry.cli.demo.scene import PLAN, VM, lab_config
 from snapferry.cli.demo.site import Site, environment
 from snapferry.cli.following import steps_of
+from snapferry.errors import Stopped
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from snapferry.deployments import Followed, Gate, Update
     from snapferry.plan import MigrationPlan
 
@@ -56,10 +59,10 @@ def tell_story(seed: int, folder: Path, report: Path | None, keep: bool) -> bool
         site.start(lab_config(seed))
         plan = _set_up(site, tell)
         _presync(site, tell, plan)
-        gate = _migrate(tell, plan)
+        gate = _migrate(site, tell, plan)
         equal = True
         if report:
-            _answer(gate, tell)
+            _answer(site, gate, tell)
             equal = _prove(site, plan, report, tell)
         if keep:
             processes.keep()
@@ -114,43 +117,53 @@ def _presync(site: Site, tell: Teller, plan: "MigrationPlan") -> None:
             tell(f"{VM} is powered on and writes to both disks")
         tell.update(news)
 
-    _run(tell, f"presync-vm/presync-{plan.slug}", "completed", update)
+    _run(site, tell, f"presync-vm/presync-{plan.slug}", "completed", update)
 
 
-def _run(tell: Teller, deployment: str, outcome: str, update: "Callable[[Update], None] | None" = None) -> "Followed":
+def _run(
+    site: Site, tell: Teller, deployment: str, outcome: str, update: "Callable[[Update], None] | None" = None
+) -> "Followed":
     """Starts a deployment and follows it."""
-    from snapferry.deployments import follow, start
+    from snapferry.deployments import start
 
     started = start(deployment)
     tell(f"{deployment}: {started.url}")
-    return _expect(follow(started.flow_run_id, update or tell.update, timeout_seconds=RUN_SECONDS), outcome)
+    return _follow(site, started.flow_run_id, outcome, update or tell.update)
 
 
-def _migrate(tell: Teller, plan: "MigrationPlan") -> "Gate":
+def _follow(site: Site, flow_run_id: "UUID", outcome: str, update: "Callable[[Update], None]") -> "Followed":
+    """Follows a run to that outcome, as long as server, lab and worker live."""
+    from snapferry.deployments import follow
+
+    try:
+        followed = follow(flow_run_id, update, timeout_seconds=RUN_SECONDS, stop=site.one_ended)
+    except Stopped:
+        site.check()
+        raise
+    if followed.outcome != outcome:
+        text = f"The run {followed.name} is {followed.state}: {followed.message}"
+        raise DemoFailed(text, "See worker.log in the demo's folder.")
+    return followed
+
+
+def _migrate(site: Site, tell: Teller, plan: "MigrationPlan") -> "Gate":
     """The move, up to its gate."""
     from snapferry.deployments import waiting_gates
 
-    waits = _run(tell, f"migrate-vm/migrate-{plan.slug}", "waiting")
+    waits = _run(site, tell, f"migrate-vm/migrate-{plan.slug}", "waiting")
     gate = waiting_gates(waits.flow_run_id)[0]
     tell("the gate asks, in the UI and to `snapferry approve`:")
     print("\n" + "\n".join(f"          {line}" for line in gate.text.splitlines()) + "\n", flush=True)
     return gate
 
 
-def _answer(gate: "Gate", tell: Teller) -> None:
+def _answer(site: Site, gate: "Gate", tell: Teller) -> None:
     """Says yes, and follows the cutover."""
-    from snapferry.deployments import CutoverAnswer, answer_gate, follow
+    from snapferry.deployments import CutoverAnswer, answer_gate
 
     answer_gate(gate.flow_run_id, CutoverAnswer(approve=True, vm=gate.vm, when="now"))
     tell(f"answered: approved, {gate.vm}, now")
-    _expect(follow(gate.flow_run_id, tell.update, timeout_seconds=RUN_SECONDS), "completed")
-
-
-def _expect(followed: "Followed", outcome: str) -> "Followed":
-    if followed.outcome != outcome:
-        text = f"The run {followed.name} is {followed.state}: {followed.message}"
-        raise DemoFailed(text, "See worker.log in the demo's folder.")
-    return followed
+    _follow(site, gate.flow_run_id, "completed", tell.update)
 
 
 def _prove(site: Site, plan: "MigrationPlan", report: Path, tell: Teller) -> bool:

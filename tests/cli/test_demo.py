@@ -110,6 +110,28 @@ def test_an_interrupted_demo_leaves_no_process(number: int, status: int, tmp_pat
         end_all(tmp_path / "demo")
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_demo_which_says_so(tmp_path: Path) -> None:
+    demo = subprocess.Popen(demo_command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert demo.stdout is not None and demo.stderr is not None
+        for line in demo.stdout:
+            if "presync-vm/presync-web01: http" in line:
+                break
+        (worker,) = [pid for pid in close_all(find_all(tmp_path / "demo")) if "worker" in command_line(pid)]
+        os.kill(worker, signal.SIGKILL)
+        assert demo.wait(60) == 1
+        assert "The worker ended" in demo.stderr.read()
+        assert ended(tmp_path / "demo")
+    finally:
+        demo.kill()
+        end_all(tmp_path / "demo")
+
+
+def command_line(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+
 def ended(folder: Path) -> bool:
     """Whether all processes of a demo end in time by themselves."""
     import select
