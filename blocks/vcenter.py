@@ -58,6 +58,13 @@ class VCenter(Block):
 
     _mend_ca = field_validator("ca")(mend_pem)
 
+    @field_validator("host")
+    @classmethod
+    def _host_alone(cls, host: str) -> str:
+        if "/" in host or host.count(":") == 1:
+            raise ValueError("a host alone is wanted: no https://, and the port has a field of its own")
+        return host
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
         """The block as SNAPFERRY_VCENTER_HOST, _PORT, _USER, _PASSWORD, _CA and _FINGERPRINT describe it.

@@ -68,6 +68,12 @@ def test_a_pin_is_taken_with_colons_and_without(pin: str) -> None:
     assert vcenter(certificate_sha256=pin).certificate_sha256 == pin
 
 
+@pytest.mark.parametrize("host", ["vcenter.example.org:8443", "https://vcenter.example.org"])
+def test_a_host_is_a_host_alone(host: str) -> None:
+    with pytest.raises(ValidationError, match="the port has a field of its own"):
+        VCenter(host=host, user="snapferry", password=SecretStr("secret"))
+
+
 def test_a_sha1_pin_is_refused() -> None:
     with pytest.raises(ValidationError):
         vcenter(certificate_sha256="AA:" * 19 + "AA")
