@@ -11,7 +11,7 @@ from snapferry.vsphere import (
     Session,
     SourceVm,
     VmGone,
-    datastore_free_bytes,
+    datastore_space,
     find_vm,
     list_vms,
     nfc_ticket,
@@ -110,9 +110,8 @@ def test_a_vm_that_is_gone_is_said_to_be(session: Session) -> None:
 
 
 def test_the_free_space_of_a_vms_datastore_is_told(session: Session, find: Find) -> None:
-    free = datastore_free_bytes(session, find("showcase"))
-    assert set(free) == {"san1"}
-    assert 5 << 30 < free["san1"] < 10 << 30
+    (space,) = datastore_space(session, find("showcase")).values()
+    assert 5 << 30 < space.free_bytes < space.capacity_bytes == 10 << 30
 
 
 def test_a_ticket_opens_one_disk_at_the_vms_host(session: Session, find: Find) -> None:
