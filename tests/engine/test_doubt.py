@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from snapferry.assess import estimate
 from snapferry.doubt import FIXED_BUILD, History, Reason, doubt_of
 from snapferry.record import BaseState, DiskRecord
 from snapferry.vsphere.models import PowerState, SourceDisk, SourceVm
@@ -114,3 +115,10 @@ def test_a_lost_host_is_a_crash_where_the_vm_stopped_with_it(boot_time: datetime
 )
 def test_a_host_older_than_the_fixed_builds_is_doubted(version: str, build: int, reason: Reason | None) -> None:
     assert doubt(vm={"host_version": version, "host_build": build}) is reason
+
+
+def test_the_estimate_of_a_vm_on_such_a_host_has_the_full_copy_in_its_downtime() -> None:
+    good, old = estimate(VM), estimate(VM.model_copy(update={"host_version": "5.5.0", "host_build": 2068190}))
+    assert old.parts["last changes"] == old.base_seconds > good.parts["last changes"]
+    assert any("in full" in note and "5.5.0" in note for note in old.notes)
+    assert not any("in full" in note for note in good.notes)
