@@ -3,8 +3,9 @@
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Event, Thread
+from threading import Event
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
@@ -78,50 +79,53 @@ def within_limits(migration: Migration, snapshot: Snapshot, watch: Watch) -> Ite
         SnapshotLimit: the plan's limit was reached before the copies were done.
     """
     inner, over = watch.until(Event()), Event()
-    reached: list[str] = []
 
-    def look() -> None:
-        due = time.monotonic()
-        while not over.wait(FOLLOW_SECONDS) and not inner.stop.is_set():
-            if time.monotonic() >= due:
-                reached.extend(_limit(migration, snapshot))
-                due = time.monotonic() + LOOK_SECONDS
-            if reached or watch.stop.is_set():
-                inner.stop.set()
+    def look() -> str:
+        reached, due = "", time.monotonic()
+        try:
+            while not over.wait(FOLLOW_SECONDS) and not reached and not watch.stop.is_set():
+                if time.monotonic() >= due:
+                    reached = _limit(migration, snapshot)
+                    due = time.monotonic() + LOOK_SECONDS
+        finally:
+            inner.stop.set()
+        return reached
 
-    thread = Thread(target=look, name=f"snapshot {snapshot.name}", daemon=True)
-    thread.start()
-    try:
-        yield inner
-    except Stopped as error:
-        if not reached:
-            raise
+    stopped: Stopped | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="snapshot") as pool:
+        looking = pool.submit(look)
+        try:
+            yield inner
+        except Stopped as error:
+            stopped = error
+        finally:
+            over.set()
+    reached = looking.result()
+    if stopped and reached:
         raise SnapshotLimit(
-            f"{migration.vm.name}: the round ended and let its snapshot go: {reached[0]}.",
+            f"{migration.vm.name}: the round ended and let its snapshot go: {reached}.",
             "Run it again: it goes on with a new snapshot. If this repeats, raise `snapshot` in the plan, make room on"
             " the datastore, or copy when the VM writes less.",
-        ) from error
-    finally:
-        over.set()
-        thread.join()
+        ) from stopped
+    if stopped:
+        raise stopped
 
 
-def _limit(migration: Migration, snapshot: Snapshot) -> list[str]:
-    """Which limits are reached now; a vCenter that doesn't answer is asked again at the next look."""
+def _limit(migration: Migration, snapshot: Snapshot) -> str:
+    """Which limit is reached now, if any; a vCenter that doesn't answer is asked again at the next look."""
     policy, source = migration.plan.snapshot, migration.source
     try:
         age = (vsphere.server_time(source) - snapshot.created).total_seconds()
         if age > policy.most_age_seconds:
-            return [f"it is {age:.0f} s old, the plan allows {policy.most_age_seconds:.0f} s (snapshot.most_age)"]
+            return f"it is {age:.0f} s old, the plan allows {policy.most_age_seconds:.0f} s (snapshot.most_age)"
         size = vsphere.delta_bytes(source, migration.vm) if policy.most_size_bytes else 0
         if policy.most_size_bytes and size > policy.most_size_bytes:
             most = f"the plan allows {policy.most_size_bytes / 1e6:.1f} MB (snapshot.most_size)"
-            return [f"its delta files have {size / 1e6:.1f} MB, {most}"]
-        full = _full_datastore(migration)
-        return [full] if full else []
+            return f"its delta files have {size / 1e6:.1f} MB, {most}"
+        return _full_datastore(migration)
     except SnapferryError as error:
         log.warning("%s: what its snapshot costs can't be seen now: %s", migration.vm.name, error.cause)
-        return []
+        return ""
 
 
 def _full_datastore(migration: Migration) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from snapferry import opennebula, vsphere
 from snapferry.cutover import cut_over
-from snapferry.errors import Refused
+from snapferry.errors import Refused, Stopped
 from snapferry.lab import Lab
 from snapferry.lab.config import LabConfig, LabDatastore, LabDisk, LabVCenter, Workload
 from snapferry.migration import Migration
@@ -105,6 +105,20 @@ def test_a_base_whose_snapshot_is_gone_is_finished_from_another(made_again: bool
     result = run_round(migration, Watch())
     assert (result.kind, result.disks[0].doubt) == ("base", "")
     assert result.snapshot != left.moref
+    assert result.disks[0].read_bytes < result.disks[0].changed_bytes - INTERVAL / 2
+    cut_over(migration, Watch())
+    assert_equal(lab, migration)
+
+
+def test_a_base_that_was_told_to_stop_lets_go_and_is_finished_later(lab: Lab, ends: Ends) -> None:
+    prepare(ends.migration(lab), Watch())
+    watch = at_half(lambda: watch.stop.set())
+    with pytest.raises(Stopped):
+        run_round(ends.migration(lab, rate_limit=SLOWLY), watch)
+    assert ours(lab) == ()
+    migration = ends.migration(lab)
+    result = run_round(migration, Watch())
+    assert result.disks[0].doubt == ""
     assert result.disks[0].read_bytes < result.disks[0].changed_bytes - INTERVAL / 2
     cut_over(migration, Watch())
     assert_equal(lab, migration)
