@@ -2,6 +2,7 @@
 
 from snapferry import opennebula, vsphere
 from snapferry.convergence import COPY_BYTES_PER_SECOND, Costs
+from snapferry.doubt import old_host
 from snapferry.errors import SnapferryError
 from snapferry.opennebula.models import Network
 from snapferry.plan import Frozen, MigrationPlan
@@ -57,7 +58,7 @@ def assess(
     if plan and target:
         concerns += _target_concerns(vm, plan, target)
     routes = {disk.key: _route(vm) for disk in vm.disks}
-    return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, estimate=_estimate(vm))
+    return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, estimate=estimate(vm))
 
 
 def _route(vm: SourceVm) -> str:
@@ -86,10 +87,10 @@ def _critical(name: str, text: str, next_step: str) -> Concern:
     return Concern(id=name, severity="critical", text=text, next_step=next_step)
 
 
-def _estimate(vm: SourceVm) -> Estimate:
+def estimate(vm: SourceVm) -> Estimate:
+    """How long the move of a VM would take, before anything of it was measured."""
     total = sum(disk.capacity_bytes for disk in vm.disks)
     costs = Costs()
-    parts = {"shutdown": costs.shutdown, "last changes": 5.0, "morph": costs.morph, "start": costs.start}
     notes = [
         f"{COPY_BYTES_PER_SECOND / 1e6:.0f} MB/s is assumed until the first round has measured it.",
         "The first round skips blocks that were never written, so it copies less than the capacity.",
@@ -97,6 +98,11 @@ def _estimate(vm: SourceVm) -> Estimate:
     ]
     if not vm.change_tracking:
         notes.append("Change tracking is off and will be switched on: a snapshot is made and removed for it.")
+    last_changes = 5.0
+    if doubt := old_host(vm):
+        last_changes = total / COPY_BYTES_PER_SECOND
+        notes.append(f"Every round, and the last changes too, copy the disks in full: {doubt}.")
+    parts = {"shutdown": costs.shutdown, "last changes": last_changes, "morph": costs.morph, "start": costs.start}
     return Estimate(
         base_bytes=total,
         base_seconds=total / COPY_BYTES_PER_SECOND,

@@ -75,6 +75,11 @@ def dirty_rate(last: Round) -> float:
     return last.changed_bytes / last.since_base_seconds
 
 
+def in_doubt(rounds: Sequence[Round]) -> bool:
+    """Whether two rounds behind the base had to copy in full: the last changes would have to, too."""
+    return len(rounds) >= 3 and {one.kind for one in rounds[-3:]} == {"base"}
+
+
 def fresh(rounds: Sequence[Round], age_seconds: float) -> bool:
     """Whether the last delta still shows what a cutover would find, so that one more round before it wouldn't pay.
 
@@ -90,10 +95,12 @@ def fresh(rounds: Sequence[Round], age_seconds: float) -> bool:
 def predict(rounds: Sequence[Round], costs: Costs = Costs()) -> dict[str, float]:  # noqa: B008
     """Seconds of each step of a cutover that began right after one more round.
 
-    What has changed by then is the dirty rate times the time from that round's snapshot to the end of the shutdown.
+    What has changed by then is the dirty rate times the time from that round's snapshot to the end of the shutdown;
+    everything counts as changed while change tracking is in doubt.
     """
     last = rounds[-1]
-    changed = dirty_rate(last) * (last.seconds + costs.shutdown)
+    doubted = in_doubt(rounds)
+    changed = last.changed_bytes if doubted else dirty_rate(last) * (last.seconds + costs.shutdown)
     overhead = max(0.0, min(last.seconds - last.copy_seconds, 30.0))
     parts = {"shutdown": costs.shutdown, "last changes": changed / copy_rate(rounds) + overhead}
     return parts | {"morph": costs.morph, "start": costs.start}
@@ -134,6 +141,10 @@ def _decide(rounds: Sequence[Round], plan: MigrationPlan, downtime: float) -> tu
             return "not-converging", (
                 f"{changed} after {deltas[-2] / 1e6:.1f} MB in the round before, so deltas no longer shrink; {fits}."
             )
+    if in_doubt(rounds):
+        return "not-converging", (
+            f"change tracking is in doubt, so {last.changed_bytes / 1e6:.1f} MB were copied in full once more; {fits}."
+        )
     if len(rounds) >= plan.max_rounds:
         return "enough", f"the plan allows {plan.max_rounds} rounds in a run; {changed}, {fits}."
     if last.kind == "base":

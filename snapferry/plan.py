@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from snapferry.errors import PlanError
 
 _DURATION = re.compile(r"(?:(?P<hours>\d+)h)?\s*(?:(?P<minutes>\d+)m(?:in)?)?\s*(?:(?P<seconds>\d+(?:\.\d+)?)s)?")
+_SHARE = re.compile(r"(?P<percent>\d+(?:\.\d+)?)\s*%")
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT]?i?B?)(?:/s)?", re.IGNORECASE)
 
 
@@ -42,8 +43,19 @@ def parse_size(value: object) -> object:
     return round(float(found["number"]) * base**exponent)
 
 
+def parse_share(value: object) -> object:
+    """A share from 0 to 1 from a number, or from text such as `10%`."""
+    if not isinstance(value, str):
+        return value
+    found = _SHARE.fullmatch(value.strip())
+    if not found:
+        raise ValueError(f"{value!r} is no share; write for example 10%")
+    return float(found["percent"]) / 100
+
+
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 Bytes = Annotated[int, BeforeValidator(parse_size)]
+Share = Annotated[float, BeforeValidator(parse_share)]
 
 
 class Deploy(StrEnum):
@@ -89,6 +101,21 @@ class Shutdown(Frozen):
     """How long the guest may take to shut down."""
     on_timeout: OnShutdownTimeout = OnShutdownTimeout.ABORT
     """`abort` leaves the VM running and ends the cutover; `power-off` pulls the plug."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class SnapshotPolicy(Frozen):
+    """What a round's snapshot may cost the source; a round that reaches a limit ends and lets its snapshot go."""
+
+    most_age_seconds: Seconds = Field(86400, gt=0, alias="most_age")
+    """How long it may be there; VMware advises against more than 72 hours."""
+    most_size_bytes: Bytes | None = Field(None, gt=0, alias="most_size")
+    """How large its delta files may grow over all disks; no limit by default."""
+    least_free: Share = Field(0.1, ge=0, lt=1)
+    """Share of each of the disks' datastores that has to stay free; with less, no snapshot is taken."""
+    wait_for_others_seconds: Seconds = Field(600, ge=0, alias="wait_for_others")
+    """How long a round waits for somebody else's snapshot, such as a backup's, to go."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -166,6 +193,8 @@ class MigrationPlan(Frozen):
     presync: Schedule = Schedule()
     """When the deployment `presync-<vm>` runs by itself."""
     shutdown: Shutdown = Shutdown()
+    snapshot: SnapshotPolicy = SnapshotPolicy()
+    """What a round's snapshot may cost the source."""
     rate_limit_bytes: Bytes | None = Field(None, gt=0, alias="rate_limit")
     """The most that is read from the source in a second, over all disks of the VM; no limit by default."""
     enable_change_tracking: bool = True

@@ -55,7 +55,7 @@ class BaseState(StrEnum):
     EMPTY = "empty"
     """Not a byte was written since we made it: it reads as zeros."""
     PARTIAL = "partial"
-    """A base copy began; nothing is known of any byte."""
+    """A base copy of the snapshot whose id stands there began; what of it is there only its journal knows."""
     WARM = "warm"
     """The disk as of the snapshot whose id is the base, or later where a delta was being applied."""
     DIVERGED = "diverged"
@@ -118,7 +118,12 @@ class DiskRecord(Frozen):
     capacity_bytes: int
     state: BaseState = BaseState.EMPTY
     change_id: str | None = None
+    """Id of the snapshot that is copied (partial) or was (warm); a base for a delta only where it is warm."""
     snapshot: str = ""
+    taken: datetime | None = None
+    """When that snapshot was taken, by vCenter's clock."""
+    copy_id: str = ""
+    """Random name of the base copy, new each time one starts from nothing: a journal speaks of one copy only."""
     round: int = 0
 
 
@@ -272,6 +277,8 @@ def base_of_image(disk: DiskRecord) -> dict[str, dict[str, str]]:
             "STATE": disk.state.value,
             "CHANGE_ID": disk.change_id or "",
             "SNAPSHOT": disk.snapshot,
+            "TAKEN": disk.taken.isoformat() if disk.taken else "",
+            "COPY": disk.copy_id,
             "ROUND": str(disk.round),
             "AT": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -318,6 +325,8 @@ def read_disk(image: Image) -> DiskRecord | None:
             state=BaseState(base.get("STATE") or BaseState.PARTIAL),
             change_id=base.get("CHANGE_ID") or None,
             snapshot=base.get("SNAPSHOT"),
+            taken=datetime.fromisoformat(base.get("TAKEN")) if base.get("TAKEN") else None,
+            copy_id=base.get("COPY"),
             round=base.number("ROUND") or 0,
         )
     except (ValueError, ValidationError, zlib.error) as error:

@@ -35,6 +35,8 @@ class ReportRound(Frozen):
     bytes_per_second: float
     predicted_downtime_seconds: float | None
     decision: str | None
+    doubts: tuple[str, ...] = ()
+    """Of each disk that was copied in full although there was a base: its label, and why."""
 
 
 class Report(Frozen):
@@ -102,6 +104,7 @@ def _round(one: RoundResult) -> ReportRound:
         bytes_per_second=one.bytes_per_second,
         predicted_downtime_seconds=one.predicted_downtime_seconds,
         decision=one.verdict.decision if one.verdict else None,
+        doubts=tuple(f"{disk.label}: {disk.doubt}" for disk in one.disks if disk.doubt),
     )
 
 
@@ -140,8 +143,13 @@ def report_markdown(report: Report) -> str:
         f"At the target: {where}. Downtime: **{downtime}**. Rounds: {len(report.rounds)}, "
         f"{report.copied_bytes / 1e6:,.1f} MB copied.\n\n"
         f"## Downtime\n\n| step | time |\n|---|---:|\n{parts}\n\n"
-        f"## Disks\n\n| disk | place | capacity | image | copied |\n|---|---|---:|---|---:|\n{disks}\n"
+        f"{_doubts(report)}## Disks\n\n| disk | place | capacity | image | copied |\n|---|---|---:|---|---:|\n{disks}\n"
     )
+
+
+def _doubts(report: Report) -> str:
+    lines = [f"- Round {one.number}, {_cell(doubt)}." for one in report.rounds for doubt in one.doubts]
+    return "\n".join(["## Copied in full, because", "", *lines, "", ""]) if lines else ""
 
 
 def _cell(text: str) -> str:

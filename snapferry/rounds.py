@@ -1,23 +1,17 @@
 """One round, for all disks of a VM: snapshot, copy what changed, flush, commit the ids, let the snapshot go."""
 
-import os
 import time
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 from snapferry import opennebula, vsphere
 from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, judge
 from snapferry.errors import LeaseLost, Refused, SourceError, Stopped
 from snapferry.lease import Lease
-from snapferry.migration import Migration, foreign_snapshots
+from snapferry.migration import Migration
 from snapferry.opennebula.models import ImageState
-from snapferry.readers import NfcReader
 from snapferry.record import (
     BaseState,
-    DiskRecord,
     DiskResult,
     Phase,
     RoundResult,
@@ -25,58 +19,29 @@ from snapferry.record import (
     round_of_template,
     rounds_of_template,
 )
-from snapferry.seams import Journal
-from snapferry.transfer import Extents, FileJournal, NoJournal, RateLimiter, pump
-from snapferry.vsphere.models import PowerState, Snapshot, SourceDisk
+from snapferry.round_disks import Point, copy_disks, find_work
+from snapferry.round_snapshot import open_snapshot, remove_our_snapshots, within_limits
+from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
-from snapferry.writers import RawFileWriter
 
-
-def state_folder() -> Path:
-    """Where journals lie: they only save time. `SNAPFERRY_STATE`, else the user's state folder."""
-    named = os.environ.get("SNAPFERRY_STATE")
-    base = os.environ.get("XDG_STATE_HOME")
-    return Path(named) if named else (Path(base) if base else Path.home() / ".local/state") / "snapferry"
-
+__all__ = ["COPYING", "copy_last_changes", "costs_of", "remove_our_snapshots", "run_round"]
 
 COPYING = (Phase.SYNCING, Phase.WARM, Phase.ROLLED_BACK)
 """Phases in which the images take a round's changes."""
 
 
-class Point(NamedTuple):
-    """The point in time that is copied: a snapshot, or the VM itself where it is off.
-
-    Attributes:
-        snapshot: moref; empty for the powered-off VM.
-        disks: each disk with its change id and the file to read.
-    """
-
-    snapshot: str
-    disks: tuple[SourceDisk, ...]
-
-
-class Work(NamedTuple):
-    """What one disk needs in this round."""
-
-    disk: SourceDisk
-    record: DiskRecord
-    extents: Extents
-    zeros: Extents
-    """Extents that the base leaves out, and that have to be made to read as zeros."""
-    doubt: str
-
-
 def run_round(migration: Migration, watch: Watch) -> RoundResult:
     """Copies what changed since the last round, or everything the first time, of all disks of the VM.
 
-    Repeatable: a snapshot of a round that was killed is adopted and its journal used; an id becomes a base only when
-    its data is on stable storage.
+    Repeatable: a snapshot of a round that was killed is adopted and its journal used; a base copy that had to end is
+    finished from the next snapshot; an id becomes a base only when its data is on stable storage.
 
     Returns:
         What was done, with a verdict over the rounds of this run.
 
     Raises:
-        Refused: the VM isn't as the record says, or somebody's snapshot is there.
+        Refused: the VM isn't as the record says, somebody's snapshot doesn't go, or a datastore is too full.
+        SnapshotLimit: the snapshot became too old or too dear, and was let go.
         SnapferryError: the round failed; the old base holds, the snapshot is gone.
     """
     with migration.lease(watch.stop) as lease:
@@ -86,31 +51,51 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
             raise Refused(f"{migration.vm.name}: no round is copied in the phase {phase!r}.", "See `snapferry status`.")
         started, began = datetime.now(UTC), time.monotonic()
         try:
-            snapshot = open_snapshot(migration, lease, watch)
-            point = Point(snapshot.moref, snapshot.disks)
-            works = find_work(migration, point, watch)
-            copying = time.monotonic()
-            results = copy_disks(migration, point, works, lease, watch, commit=True)
-            copied = time.monotonic()
+            _doubt_used_images(migration, lease, watch)
+            snapshot = open_snapshot(migration, watch)
+            migration.planned.check_disks(snapshot.disks)
+            point = Point(snapshot.moref, snapshot.created, snapshot.disks)
+            with within_limits(migration, snapshot, watch) as inner:
+                works = find_work(migration, point, inner)
+                copying = time.monotonic()
+                results = copy_disks(migration, point, works, lease, inner, commit=True)
+                copied = time.monotonic()
         except Stopped:
             lease.check()  # says so where the lease is what stopped it
             raise
         finally:
             if not _is_lost(lease):  # else the snapshot is the next holder's
                 remove_our_snapshots(migration, watch)
-        result = RoundResult(
-            number=migration.planned.round_number,
-            kind="delta" if all(one.record.state == BaseState.WARM and not one.doubt for one in works) else "base",
-            snapshot=snapshot.moref,
-            started=started,
-            seconds=time.monotonic() - began,
-            copy_seconds=copied - copying,
-            since_base_seconds=_since_last(migration, started),
-            changed_bytes=sum(one.changed_bytes for one in results),
-            copied_bytes=sum(one.read_bytes for one in results),
-            disks=tuple(results),
+        kind: Literal["base", "delta"] = "delta" if all(one.is_delta for one in works) else "base"
+        result = _result(
+            migration, kind, migration.planned.round_number, point, (started, began), copied - copying, results
         )
         return _keep(migration, result, lease)
+
+
+def _result(
+    migration: Migration,
+    kind: Literal["base", "delta", "final"],
+    number: int,
+    point: Point,
+    began: tuple[datetime, float],
+    copy_seconds: float,
+    disks: list[DiskResult],
+) -> RoundResult:
+    """What a round did; `began` by the wall clock and by `time.monotonic`."""
+    started, clock = began
+    return RoundResult(
+        number=number,
+        kind=kind,
+        snapshot=point.snapshot,
+        started=started,
+        seconds=time.monotonic() - clock,
+        copy_seconds=copy_seconds,
+        since_base_seconds=_since_last(migration, started),
+        changed_bytes=sum(one.changed_bytes for one in disks),
+        copied_bytes=sum(one.read_bytes for one in disks),
+        disks=tuple(disks),
+    )
 
 
 def _is_lost(lease: Lease) -> bool:
@@ -119,47 +104,6 @@ def _is_lost(lease: Lease) -> bool:
     except LeaseLost:
         return True
     return False
-
-
-def remove_our_snapshots(migration: Migration, watch: Watch, keep: str = "") -> None:
-    """Removes what hangs on the VM of this migration, or of a run that died while it switched tracking on.
-
-    Args:
-        keep: moref of the one that stays.
-    """
-    vm = migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
-    ours = vsphere.our_snapshots(vm, migration.planned.migration_id)
-    for one in vm.snapshots:
-        if one.moref != keep and (one in ours or one.name == vsphere.STUN_NAME):
-            watch.step("snapshot", f"letting {one.name} go")
-            vsphere.remove_snapshot(migration.source, vm, one.moref)
-
-
-def open_snapshot(migration: Migration, lease: Lease, watch: Watch) -> Snapshot:
-    """The snapshot of this round: the one of a killed attempt where it is still there, else a new one."""
-    _doubt_used_images(migration, lease, watch)
-    record, vm = migration.planned, migration.vm
-    record.check_disks(vm.disks)
-    if foreign := foreign_snapshots(vm):
-        raise Refused(
-            f"{vm.name}: it has a snapshot that isn't ours ({', '.join(foreign)}).",
-            "Wait until the backup that made it is done, or remove it; then run again.",
-        )
-    known = {one.moref: one for one in vsphere.our_snapshots(vm, record.migration_id)}
-    remove_our_snapshots(migration, watch, keep=record.round_snapshot)
-    if record.round_snapshot in known:
-        watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
-        return vsphere.read_snapshot(migration.source, record.round_snapshot)
-    number = record.round_number + 1
-    name = vsphere.snapshot_name(record.migration_id, number)
-    watch.step("snapshot", f"taking {name}")
-    opennebula.update_template(migration.target, record.template_id, round_of_template(number, ""))
-    snapshot = vsphere.create_snapshot(
-        migration.source, vm, name, f"Snapferry round {number}; removed when it is copied."
-    )
-    opennebula.update_template(migration.target, record.template_id, round_of_template(number, snapshot.moref))
-    migration.record = record.model_copy(update={"round_number": number, "round_snapshot": snapshot.moref})
-    return snapshot
 
 
 def _doubt_used_images(migration: Migration, lease: Lease, watch: Watch) -> None:
@@ -183,147 +127,6 @@ def _doubt_used_images(migration: Migration, lease: Lease, watch: Watch) -> None
             opennebula.update_image(migration.target, image.id, base_of_image(diverged))
             opennebula.disable_image(migration.target, image.id)
     migration.refresh()
-
-
-def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
-    """What each disk needs: its delta, or everything and why."""
-    watch.step("changes", "asking which blocks changed")
-    works = []
-    for disk in point.disks:
-        record = migration.planned.disk(disk)
-        doubt = _doubt(record, disk)
-        changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
-        trusted = record.state == BaseState.WARM and not doubt
-        try:
-            extents = changes.since(record.change_id if trusted else None)
-        except vsphere.ChangesUnknown as error:
-            trusted, doubt, extents = False, error.cause, Extents.whole(disk.capacity_bytes)
-        pristine = trusted or record.state == BaseState.EMPTY
-        zeros = Extents.empty() if pristine else extents.complement(disk.capacity_bytes)
-        works.append(Work(disk, record, extents, zeros, doubt))
-    return works
-
-
-def _doubt(record: DiskRecord, disk: SourceDisk) -> str:
-    """Why the base isn't trusted; empty where it is, or where there is none yet."""
-    if record.state == BaseState.DIVERGED:
-        return "the image was written to by something else than the copy"
-    if record.state != BaseState.WARM:
-        return ""
-    if record.change_id is None or disk.change_id is None:
-        return "change tracking is off for this disk"
-    return vsphere.trusted_base(record.change_id, disk.change_id) or ""
-
-
-def copy_disks(
-    migration: Migration, point: Point, works: list[Work], lease: Lease, watch: Watch, *, commit: bool
-) -> list[DiskResult]:
-    """Copies all disks side by side; commits each disk's id behind the flush of its data.
-
-    Raises:
-        SnapferryError: the first disk's error; disks that were done are committed all the same.
-    """
-    limit = migration.plan.rate_limit_bytes
-    limiter = RateLimiter(limit) if limit else None
-    watch.step("copying", f"{sum(one.extents.total_bytes for one in works) / 1e6:.1f} MB of {len(works)} disks")
-
-    def one_disk(work: Work) -> DiskResult:
-        path = _open_image(migration, work, lease)
-        result = _copy_disk(migration, point, work, path, limiter, watch)
-        if commit:
-            _commit(migration, point, work, path, lease)
-        return result
-
-    with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
-        futures = [pool.submit(one_disk, work) for work in works]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for failure in filter(None, (future.exception() for future in done)):
-                if not commit:
-                    watch.stop.set()  # the VM is off and waits; in a round the other disks' copies still count
-                raise failure
-            return [future.result() for future in futures]
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                watch.stop.set()  # Ctrl-C or a cancellation: the pool would wait for hours else
-            raise
-
-
-def _open_image(migration: Migration, work: Work, lease: Lease) -> Path:
-    """Proves where the image lies, and says in its record that bytes may be written from now on."""
-    image = opennebula.read_image(migration.target, work.record.image_id)
-    datastore = opennebula.find_datastore(migration.target, image.datastore_id)
-    path = opennebula.image_path(migration.target, image, datastore)
-    if work.record.state in (BaseState.EMPTY, BaseState.DIVERGED) or work.doubt:
-        lease.check()
-        partial = work.record.model_copy(update={"state": BaseState.PARTIAL, "change_id": None})
-        opennebula.update_image(migration.target, image.id, base_of_image(partial))
-    return path
-
-
-def _copy_disk(
-    migration: Migration, point: Point, work: Work, path: Path, limiter: RateLimiter | None, watch: Watch
-) -> DiskResult:
-    disk, started = work.disk, time.monotonic()
-
-    def ticket() -> vsphere.NfcTicket:
-        return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
-
-    meter = watch.disk(disk.key, disk.label, work.extents.total_bytes)
-    with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
-        connections = migration.plan.connections
-        with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
-            copied = pump(
-                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
-                journal=_journal(migration, point, work, path), progress=meter,
-            )  # fmt: skip
-    return DiskResult(
-        key=disk.key,
-        label=disk.label,
-        extents=len(work.extents),
-        changed_bytes=work.extents.total_bytes,
-        read_bytes=copied.read_bytes,
-        zero_bytes=copied.zero_bytes,
-        seconds=time.monotonic() - started,
-        doubt=work.doubt,
-    )
-
-
-def _journal(migration: Migration, point: Point, work: Work, path: Path) -> Journal:
-    """This disk's journal of this round: void where anything that it is bound to differs.
-
-    The last changes have none: no snapshot's moref tells one power-off from another, so a journal of a cutover that
-    was rolled back could vouch for blocks that the guest has written since.
-    """
-    if not point.snapshot:
-        return NoJournal()
-    file = path.stat()
-    identity = {
-        "migration": migration.planned.migration_id,
-        "disk": work.disk.backing_uuid,
-        "snapshot": point.snapshot,
-        "base": work.record.change_id or "",
-        "change_id": work.disk.change_id or "",
-        "image": str(work.record.image_id),
-        "file": f"{file.st_dev}:{file.st_ino}",
-    }
-    name = f"{migration.planned.migration_id}-{work.record.image_id}.journal"
-    return FileJournal(state_folder() / "journals" / name, identity)
-
-
-def _commit(migration: Migration, point: Point, work: Work, path: Path, lease: Lease) -> None:
-    """Makes the snapshot's id the disk's base; the pump has flushed."""
-    lease.check()
-    update = {
-        "state": BaseState.WARM,
-        "change_id": work.disk.change_id,
-        "snapshot": point.snapshot,
-        "round": migration.planned.round_number,
-    }
-    opennebula.update_image(
-        migration.target, work.record.image_id, base_of_image(work.record.model_copy(update=update))
-    )
-    _journal(migration, point, work, path).clear()
 
 
 def _since_last(migration: Migration, started: datetime) -> float:
@@ -373,7 +176,7 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
     _check_off(migration)
     migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
     migration.planned.check_disks(migration.vm.disks)
-    point = Point("", migration.vm.disks)
+    point = Point("", since, migration.vm.disks)
     works = find_work(migration, point, watch)
     if doubts := [f"{one.disk.label}: {one.doubt}" for one in works if one.doubt]:
         raise SourceError(
@@ -390,18 +193,8 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
             f"{migration.vm.name}: it was started or moved during the last copy ({', '.join(events)}).",
             "Find out who did it (vCenter's events), then cut over again.",
         )
-    return RoundResult(
-        number=migration.planned.round_number + 1,
-        kind="final",
-        snapshot="",
-        started=started,
-        seconds=time.monotonic() - began,
-        copy_seconds=copied - copying,
-        since_base_seconds=_since_last(migration, started),
-        changed_bytes=sum(one.changed_bytes for one in results),
-        copied_bytes=sum(one.read_bytes for one in results),
-        disks=tuple(results),
-    )
+    number = migration.planned.round_number + 1
+    return _result(migration, "final", number, point, (started, began), copied - copying, results)
 
 
 def _check_off(migration: Migration) -> None:

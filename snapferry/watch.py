@@ -45,6 +45,10 @@ class Watch:
         if self._on_step:
             self._on_step(name, detail)
 
+    def until(self, stop: Event) -> "Watch":
+        """One that tells the same and ends by an event of its own."""
+        return Watch(stop, self._on_step, self._on_disk)
+
     def disk(self, key: int, label: str, total_bytes: int) -> "DiskMeter":
         """A meter for one disk's copy; call it with each number of bytes done."""
         return DiskMeter(self._on_disk, key, label, total_bytes)

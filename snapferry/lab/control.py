@@ -118,7 +118,9 @@ class LabControl:
         """Lets something go wrong.
 
         Faults of vCenter are listed at `snapferry.lab.vcenter.faults.Faults`, `reset_change_tracking` (`vm`) gives a
-        VM's disks a new tracking id, names that start with `one_` are OpenNebula's, all others the hosts'.
+        VM's disks a new tracking id, `event` (`vm`, `type`) posts an event such as
+        `com.vmware.vc.ha.VmRestartedByHAEvent`, `edit_disk` (`vm`, `key`, and `capacity_bytes`, `uuid` or `there`)
+        changes what vCenter tells of a disk, names that start with `one_` are OpenNebula's, all others the hosts'.
         """
         self._call("set_fault", name=name, arguments=arguments)
 

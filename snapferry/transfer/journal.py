@@ -58,6 +58,11 @@ class FileJournal:
         except OSError as error:
             raise self._failed(error) from error
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a journal of this very round."""
+        return self._good_bytes > 0
+
     def done(self) -> Extents:
         """What earlier attempts at this round, and this one, have noted."""
         return Extents.from_pairs(pair for one in self._noted for pair in one)
@@ -71,7 +76,7 @@ class FileJournal:
         lines = b"" if self._good_bytes else _line(self._head)
         lines += _line(list(extents))
         try:
-            with self._open() as file:
+            with _open(self._path) as file:
                 file.truncate(self._good_bytes)  # what a crash left there would hide the records behind it
                 file.seek(self._good_bytes)
                 file.write(lines)
@@ -82,6 +87,28 @@ class FileJournal:
         self._good_bytes += len(lines)
         self._noted.append(extents)
 
+    def carry_over(self, extents: Extents) -> None:
+        """Begins with `extents`, which an earlier copy put on stable storage, in place of the file that is there.
+
+        Whatever kills this, either the old journal is there or the new one.
+
+        Raises:
+            JournalFailed: it couldn't be written; the old one stands.
+        """
+        lines = _line(self._head) + _line(list(extents))
+        fresh = self._path.with_suffix(".new")
+        try:
+            fresh.unlink(missing_ok=True)
+            with _open(fresh) as file:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+            _sync_folder(self._path.parent)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._good_bytes, self._noted = len(lines), [extents]
+
     def clear(self) -> None:
         """Forgets the round, durably: an old journal that comes back after a crash could vouch for lost data.
 
@@ -90,7 +117,7 @@ class FileJournal:
         """
         try:
             if self._path.exists():
-                with self._open() as file:
+                with _open(self._path) as file:
                     file.truncate(0)
                     os.fsync(file.fileno())
                 self._path.unlink()
@@ -99,7 +126,7 @@ class FileJournal:
         self._good_bytes, self._noted = 0, []
 
     def _load(self) -> None:
-        with self._open() as file:
+        with _open(self._path) as file:
             lines = file.read().splitlines(keepends=True)
         for number, line in enumerate(lines):
             value = _value(line)
@@ -109,15 +136,24 @@ class FileJournal:
                 self._noted.append(Extents.from_pairs(value))
             self._good_bytes += len(line)
 
-    def _open(self) -> BufferedRandom:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        return os.fdopen(fd, "r+b")
-
     def _failed(self, error: OSError) -> JournalFailed:
         return JournalFailed(
             f"The journal {self._path} can't be used: {error.strerror}.",
             "Make room in its folder and let the worker's user write there; it may be deleted, it only saves time.",
         )
+
+
+def _open(path: Path) -> BufferedRandom:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.fdopen(fd, "r+b")
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _line(value: object) -> bytes:

@@ -6,13 +6,13 @@ from snapferry.vsphere.change_tracking import (
     disable_change_tracking,
     enable_change_tracking,
     parse_change_id,
-    trusted_base,
 )
 from snapferry.vsphere.concerns import Concern, concerns
 from snapferry.vsphere.errors import (
     CertificateNotTrusted,
     ChangesUnknown,
     ConsolidationNeeded,
+    HistoryIncomplete,
     InventoryIncomplete,
     MissingPrivilege,
     NotInTime,
@@ -26,7 +26,7 @@ from snapferry.vsphere.errors import (
     VmGone,
     WrongPassword,
 )
-from snapferry.vsphere.inventory import datastore_free_bytes, find_vm, list_vms, read_vm
+from snapferry.vsphere.inventory import find_vm, list_vms, read_vm
 from snapferry.vsphere.marks import annotate, mark_migrated, rename, set_nics_start_connected
 from snapferry.vsphere.models import NfcTicket, PowerState, Snapshot, SourceDisk, SourceNic, SourceVm
 from snapferry.vsphere.nfc_ticket import nfc_ticket
@@ -41,7 +41,15 @@ from snapferry.vsphere.power import (
 )
 from snapferry.vsphere.privileges import REQUIRED_PRIVILEGES, missing_privileges
 from snapferry.vsphere.session import Session, VCenterLogin
-from snapferry.vsphere.snapshots import create_snapshot, our_snapshots, read_snapshot, remove_snapshot, snapshot_name
+from snapferry.vsphere.snapshots import (
+    create_snapshot,
+    our_snapshots,
+    read_snapshot,
+    remove_snapshot,
+    snapshot_name,
+    wait_for_others,
+)
+from snapferry.vsphere.space import Space, datastore_space, delta_bytes
 
 __all__ = [
     "REQUIRED_PRIVILEGES",
@@ -51,6 +59,7 @@ __all__ = [
     "ChangesUnknown",
     "Concern",
     "ConsolidationNeeded",
+    "HistoryIncomplete",
     "InventoryIncomplete",
     "MissingPrivilege",
     "NfcTicket",
@@ -66,6 +75,7 @@ __all__ = [
     "SourceDisk",
     "SourceNic",
     "SourceVm",
+    "Space",
     "TaskFailed",
     "Unreachable",
     "VCenterLogin",
@@ -74,7 +84,8 @@ __all__ = [
     "annotate",
     "concerns",
     "create_snapshot",
-    "datastore_free_bytes",
+    "datastore_space",
+    "delta_bytes",
     "disable_change_tracking",
     "enable_change_tracking",
     "find_vm",
@@ -97,5 +108,5 @@ __all__ = [
     "set_nics_start_connected",
     "shutdown_guest",
     "snapshot_name",
-    "trusted_base",
+    "wait_for_others",
 ]

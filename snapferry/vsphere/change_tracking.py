@@ -59,26 +59,6 @@ def parse_change_id(text: str) -> tuple[str, int]:
     return found[1].lower(), int(found[2])
 
 
-def trusted_base(base_change_id: str, snapshot_change_id: str | None) -> str | None:
-    """Why changes since `base_change_id` can't be trusted up to a snapshot with `snapshot_change_id`; None if they can.
-
-    Another UUID: tracking was reset and knows nothing of the base. A sequence below the base's: the VM was reverted.
-    Capacity, backing and events are guarded by the caller.
-    """
-    if not snapshot_change_id:
-        return "the disk has no change id: change tracking is off for it"
-    try:
-        base_uuid, base_sequence = parse_change_id(base_change_id)
-        uuid, sequence = parse_change_id(snapshot_change_id)
-    except ChangesUnknown as error:
-        return error.cause
-    if uuid != base_uuid:
-        return "change tracking was reset since the last round"
-    if sequence < base_sequence:
-        return f"change tracking went back, from {base_sequence} to {sequence}: the VM was reverted"
-    return None
-
-
 def can_be_tracked(disk: SourceDisk) -> bool:
     """Whether vSphere tracks the changes of such a disk: not of independent, shared or physical raw ones."""
     return not (disk.mode.startswith("independent") or disk.sharing or disk.backing_type == "rdm-physical")

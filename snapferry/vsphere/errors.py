@@ -57,6 +57,10 @@ class ChangesUnknown(SourceError):
     """Change tracking can't tell, or told something that can't be; nothing may be assumed."""
 
 
+class HistoryIncomplete(SourceError):
+    """vCenter has more events of the VM than it gives out at once: what happened meanwhile isn't known."""
+
+
 class ShutdownTimeout(SourceError):
     """The guest didn't shut down in time; it still runs."""
 

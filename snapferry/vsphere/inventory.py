@@ -13,7 +13,7 @@ from snapferry.vsphere import hardware
 from snapferry.vsphere.errors import InventoryIncomplete
 from snapferry.vsphere.hardware import Names
 from snapferry.vsphere.models import PowerState, SourceVm
-from snapferry.vsphere.properties import Found, read_inventory, read_object, read_objects, read_with_ancestors
+from snapferry.vsphere.properties import Found, read_inventory, read_objects, read_with_ancestors
 
 if TYPE_CHECKING:
     from snapferry.vsphere.session import Session
@@ -29,6 +29,7 @@ TREE = {vim.Folder: TREE_PATHS, vim.Datacenter: TREE_PATHS, vim.VirtualApp: ("na
 """What a VM can stand in below the root folder."""
 DATASTORE_PATHS = ("name", "summary", "info")
 NETWORK_PATHS = ("name",)
+HOST_PATHS = ("name", "summary.config.product")
 NEAR_NAMES = 5
 
 
@@ -72,7 +73,7 @@ def read_vm(session: "Session", moref: str) -> SourceVm:
     tree = {moref: Found(vm, {}), **{one.moref: one for one in found}}
     values = tree[moref].values
     around = [*_refs(values, "datastore"), *_refs(values, "network"), *_refs(values, "runtime.host")]
-    wanted = {vim.Datastore: DATASTORE_PATHS, vim.Network: NETWORK_PATHS, vim.HostSystem: ("name",)}
+    wanted = {vim.Datastore: DATASTORE_PATHS, vim.Network: NETWORK_PATHS, vim.HostSystem: HOST_PATHS}
     tree.update({one.moref: one for one in read_objects(session, f"read around the VM {moref}", around, wanted)})
     return _source_vm(tree[moref], tree, session.vcenter_uuid)
 
@@ -82,7 +83,7 @@ def list_vms(session: "Session") -> list[SourceVm]:
     wanted = {
         vim.VirtualMachine: (*TREE_PATHS, "parentVApp", *VM_PATHS),
         **TREE,
-        vim.HostSystem: ("name",),
+        vim.HostSystem: HOST_PATHS,
         vim.Datastore: DATASTORE_PATHS,
         vim.Network: NETWORK_PATHS,
     }
@@ -103,14 +104,6 @@ def datastore_names(session: "Session", what: str, stores: Iterable[Any]) -> Map
     return _names({one.moref: one for one in found}).datastores
 
 
-def datastore_free_bytes(session: "Session", vm: SourceVm) -> dict[str, int]:
-    """Free bytes, by name, of every datastore that the VM uses."""
-    what = f"read the datastores of {vm.name}"
-    stores = read_object(session, what, vim.VirtualMachine, vm.moref, ("datastore",)).get("datastore", ())
-    found = read_objects(session, what, stores, {vim.Datastore: ("name", "summary.freeSpace")})
-    return {one.values.get("name", one.moref): int(one.values.get("summary.freeSpace", 0)) for one in found}
-
-
 def _source_vm(found: Found, tree: Mapping[str, Found], vcenter_uuid: str) -> SourceVm:
     values = found.values
     name = plain_name(values.get("name", found.moref))
@@ -124,6 +117,7 @@ def _source_vm(found: Found, tree: Mapping[str, Found], vcenter_uuid: str) -> So
     names = _names(tree)
     devices = config.hardware.device
     boot = config.bootOptions
+    product = _product(tree, runtime.host)
     return SourceVm(
         moref=found.moref,
         name=name,
@@ -133,6 +127,8 @@ def _source_vm(found: Found, tree: Mapping[str, Found], vcenter_uuid: str) -> So
         vcenter_uuid=vcenter_uuid,
         power=PowerState(str(runtime.powerState)),
         host=_name(tree, runtime.host),
+        host_version=product.version if product else "",
+        host_build=int(product.build) if product and product.build.isdigit() else 0,
         cpus=config.hardware.numCPU,
         cores_per_socket=config.hardware.numCoresPerSocket or 1,
         memory_mib=config.hardware.memoryMB,
@@ -189,6 +185,12 @@ def _name(tree: Mapping[str, Found], reference: Any) -> str:
         return ""
     found = tree.get(reference._moId)
     return str(found.values.get("name", reference._moId)) if found else str(reference._moId)
+
+
+def _product(tree: Mapping[str, Found], host: Any) -> Any:
+    """What the host runs; None where the user may not see it."""
+    found = tree.get(host._moId) if host is not None else None
+    return found.values.get("summary.config.product") if found else None
 
 
 def _path(found: Found, tree: Mapping[str, Found]) -> str:

@@ -88,6 +88,9 @@ class SourceVm(Frozen):
     power: PowerState
     host: str
     """Name of the ESXi host that it runs on."""
+    host_version: str = ""
+    """That host's release, `8.0.3`; empty where the user may not see it."""
+    host_build: int = 0
     cpus: int
     cores_per_socket: int
     memory_mib: int

@@ -10,7 +10,7 @@ from pyVmomi import vim
 
 from snapferry.errors import SourceError
 from snapferry.plan import OnShutdownTimeout
-from snapferry.vsphere.errors import InventoryIncomplete, NotInTime, ShutdownRefused, ShutdownTimeout
+from snapferry.vsphere.errors import HistoryIncomplete, InventoryIncomplete, NotInTime, ShutdownRefused, ShutdownTimeout
 from snapferry.vsphere.models import PowerState, SourceVm
 from snapferry.vsphere.properties import read_object
 from snapferry.vsphere.waits import Watched, run_task, wait_for, when_free
@@ -28,13 +28,15 @@ POWER_EVENTS = (
     "VmPoweredOnEvent", "VmPoweredOffEvent", "VmSuspendedEvent", "VmResumingEvent", "VmStartingEvent",
     "VmStoppingEvent", "VmResettingEvent", "DrsVmPoweredOnEvent", "VmGuestShutdownEvent", "VmGuestRebootEvent",
     "VmMigratedEvent", "VmRelocatedEvent", "DrsVmMigratedEvent", "VmRestartedOnAlternateHostEvent",
-    "VmFailoverFailed", "VmDasBeingResetEvent", "VmDisconnectedEvent", "VmOrphanedEvent",
+    "VmRestartedByHAEvent", "VmFailoverFailed", "VmDasBeingResetEvent", "VmDisconnectedEvent", "VmOrphanedEvent",
 )  # fmt: skip
 """Events after which a VM may not be in the state, or on the host, that it was."""
 QUERY_LIMIT = 1000
 """`QueryEvents` gives no more events than this."""
 REVERT_TASKS = ("vm.Snapshot.revert", "VirtualMachine.revertToCurrentSnapshot")
-"""`TaskInfo.descriptionId` of a revert, which has no event of its own."""
+"""`TaskInfo.descriptionId` of a revert."""
+REVERT_EVENT = "VmStateRevertedToSnapshot"
+"""Posted beside the task, but not by every release."""
 
 
 def power_state(session: "Session", vm_moref: str) -> PowerState:
@@ -102,7 +104,8 @@ def reverts_since(session: "Session", vm_moref: str, when: datetime) -> list[dat
     return [
         event.createdTime
         for event in _events(session, vm_moref, when)
-        if isinstance(event, vim.event.TaskEvent) and event.info and event.info.descriptionId in REVERT_TASKS
+        if _event_name(event) == REVERT_EVENT
+        or (isinstance(event, vim.event.TaskEvent) and event.info and event.info.descriptionId in REVERT_TASKS)
     ]
 
 
@@ -168,7 +171,7 @@ def _events(session: "Session", vm_moref: str, when: datetime) -> list[Any]:
     what = f"list the events of {vm_moref}"
     events = session.call(what, lambda: manager.QueryEvents(filtered), repeatable=True) or ()
     if len(events) >= QUERY_LIMIT:
-        raise SourceError(
+        raise HistoryIncomplete(
             f"vCenter has {len(events)} or more events of {vm_moref} since {when:%Y-%m-%d %H:%M}; it cut the rest off.",
             "What happened meanwhile isn't known.",
         )

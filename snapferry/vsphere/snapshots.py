@@ -2,6 +2,7 @@
 
 import logging
 import time
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
@@ -13,7 +14,7 @@ from snapferry.vsphere.hardware import Names
 from snapferry.vsphere.inventory import datastore_names
 from snapferry.vsphere.models import Snapshot, SourceVm
 from snapferry.vsphere.properties import read_object
-from snapferry.vsphere.waits import Watched, let_end, run_task, wait_for
+from snapferry.vsphere.waits import Values, Watched, let_end, run_task, wait_for
 
 if TYPE_CHECKING:
     from snapferry.vsphere.session import Session
@@ -37,6 +38,32 @@ def our_snapshots(vm: SourceVm, migration_id: str | None = None) -> tuple[Snapsh
     """The VM's snapshots that carry our name, of one migration or of any, oldest first."""
     prefix = PREFIX if migration_id is None else f"{PREFIX}{migration_id}-r"
     return tuple(one for one in vm.snapshots if one.name.startswith(prefix))
+
+
+def wait_for_others(session: "Session", vm: SourceVm, timeout_seconds: float, stop: Event) -> None:
+    """Waits until no snapshot but ours is left of the VM: a backup lets its own go.
+
+    Args:
+        stop: ends the wait.
+
+    Raises:
+        Refused: there still is one.
+        Stopped, SourceError.
+    """
+
+    def others(values: Values) -> list[str]:
+        found = hardware.snapshots_of(values.get("snapshot"))
+        return [one.name for one in found if not one.name.startswith(PREFIX)]
+
+    watched = Watched(vim.VirtualMachine, vm.moref, ["snapshot"])
+    try:
+        wait_for(session, watched, lambda seen: not others(seen), timeout_seconds, "let others' snapshots go", stop)
+    except NotInTime as error:
+        now = read_object(session, f"read the snapshots of {vm.name}", vim.VirtualMachine, vm.moref, ("snapshot",))
+        raise Refused(
+            f"{vm.name}: it has a snapshot that isn't ours ({', '.join(others(now)) or 'gone just now'}).",
+            "Wait until the backup that made it is done, or remove it; then run again.",
+        ) from error
 
 
 def create_snapshot(session: "Session", vm: SourceVm, name: str, description: str) -> Snapshot:

@@ -81,6 +81,15 @@ def test_the_base_alone_never_decides() -> None:
     assert judge([base], plan(downtime_budget="1h", floor="1 TiB")).decision == "another"
 
 
+def test_a_vm_whose_tracking_stays_in_doubt_isnt_copied_in_full_again_and_again() -> None:
+    base = Measured("base", 11, 10, 0, 10**9, 10**9)
+    assert judge([base, base], plan(downtime_budget="5s")).decision == "another", "it may have been once"
+    verdict = judge([base, base, base], plan(downtime_budget="5s"))
+    assert verdict.decision == "not-converging"
+    assert "in doubt" in verdict.reason
+    assert verdict.parts["last changes"] >= 10, "the last changes would be a full copy as well"
+
+
 def test_the_prediction_is_the_sum_of_its_parts_and_grows_with_the_shutdown() -> None:
     rounds = [Measured("base", 11, 10, 0, 10**9, 10**9), Measured("delta", 3, 1, 20, 10**8, 10**8)]
     quick, slow = predict(rounds, Costs(shutdown=5)), predict(rounds, Costs(shutdown=60))

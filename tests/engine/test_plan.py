@@ -18,6 +18,7 @@ rate_limit: 200 MB/s
 shutdown:
   timeout: 2m
   on_timeout: power-off
+snapshot: {most_age: 12h, most_size: 20 GB, least_free: 5%}
 window:
   days: [sat, sun]
   start: "22:00"
@@ -33,6 +34,8 @@ def test_a_plan_reads_as_a_person_writes_it(tmp_path: Path) -> None:
     assert plan.slug == "web01"
     assert (plan.downtime_budget_seconds, plan.floor_bytes, plan.rate_limit_bytes) == (90, 32 << 20, 200_000_000)
     assert (plan.networks[0].source, plan.networks[0].target) == ("VM Network", "lan")
+    limits = plan.snapshot
+    assert (limits.most_age_seconds, limits.most_size_bytes, limits.least_free) == (43200, 20_000_000_000, 0.05)
     assert (plan.shutdown.timeout_seconds, plan.shutdown.on_timeout) == (120, "power-off")
 
 
@@ -50,8 +53,10 @@ def test_a_plan_survives_the_way_through_json() -> None:
         (("1m 30s", "soon"), ["web01.yaml:5", "downtime_budget", "no duration"]),
         (("on_timeout: power-off", "on_timeout: kill"), ["web01.yaml:10", "shutdown.on_timeout", "power-off"]),
         (("timeout: 2m", "timeout: 5h"), ["web01.yaml:9", "shutdown.timeout"]),
-        (("Europe/Vienna", "Europe/Wien"), ["web01.yaml:15", "window.timezone", "no time zone"]),
-        (("[sat, sun]", "[sat, son]"), ["web01.yaml:12", "window.days"]),
+        (("least_free: 5%", "least_free: little"), ["web01.yaml:11", "snapshot.least_free", "no share"]),
+        (("least_free: 5%", "least_free: 100%"), ["web01.yaml:11", "snapshot.least_free"]),
+        (("Europe/Vienna", "Europe/Wien"), ["web01.yaml:16", "window.timezone", "no time zone"]),
+        (("[sat, sun]", "[sat, son]"), ["web01.yaml:13", "window.days"]),
         (("image_datastore: default\n", ""), ["web01.yaml:1", "image_datastore", "required"]),
         (("vm: /Vienna/vm/prod/web01\n", 'vm: ""\n'), ["web01.yaml:1", "vm"]),
         (("networks:", "networks"), ["web01.yaml:"]),

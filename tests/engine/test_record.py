@@ -54,7 +54,8 @@ def one_round(number: int, kind: str = "delta") -> RoundResult:
 
 DISK = DiskRecord(
     image_id=7, image_name="web01-disk-0", disk_uuid="6000C29a", key=2000, label="Hard disk 1", place="pvscsi0:0",
-    capacity_bytes=(1 << 30) + 512, state=BaseState.WARM, change_id=CHANGE_ID, snapshot="snapshot-3", round=3,
+    capacity_bytes=(1 << 30) + 512, state=BaseState.WARM, change_id=CHANGE_ID, snapshot="snapshot-3",
+    taken=datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC), copy_id="c0ffee", round=3,
 )  # fmt: skip
 RECORD = MigrationRecord(
     migration_id="abc123", template_id=4, target_name="web01", phase=Phase.WARM, vm_key="vc/uuid", vm_moref="vm-12",

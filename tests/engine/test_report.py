@@ -35,6 +35,14 @@ def test_the_report_fits_its_schema_with_and_without_the_digests() -> None:
         jsonschema.validate(data, SCHEMA)
 
 
+def test_the_report_says_what_was_copied_in_full_and_why() -> None:
+    doubted = REPORT.rounds[0].model_copy(update={"doubts": ("Hard disk 1: change tracking was reset",)})
+    report = REPORT.model_copy(update={"rounds": (doubted,)})
+    jsonschema.validate(report.model_dump(mode="json"), SCHEMA)
+    assert "- Round 1, Hard disk 1: change tracking was reset." in report_markdown(report)
+    assert "in full" not in report_markdown(REPORT)
+
+
 def test_a_name_that_holds_markdown_breaks_no_table() -> None:
     text = report_markdown(REPORT)
     rows = [line for line in text.splitlines() if line.startswith("| Hard disk")]

@@ -68,6 +68,22 @@ def test_a_changed_byte_voids_its_record_and_what_follows(tmp_path: Path) -> Non
     assert FileJournal(path, IDENTITY).done() == Extents.empty()
 
 
+def test_a_journal_carries_over_what_an_earlier_copy_left_and_voids_that_ones(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    before = FileJournal(path, IDENTITY)
+    before.add(FIRST)
+    now = FileJournal(path, IDENTITY | {"snapshot": "snapshot-8"})
+    assert before.begun and not now.begun
+    now.carry_over(before.done().subtract(Extents.from_pairs([(0, 50)])))
+    now.add(SECOND)
+    again = FileJournal(path, IDENTITY | {"snapshot": "snapshot-8"})
+    assert again.begun
+    assert again.done() == Extents.from_pairs([(50, 150), (500, 10)])
+    assert not FileJournal(path, IDENTITY).begun
+    assert [one.name for one in tmp_path.iterdir()] == ["journal"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_only_the_worker_can_read_a_journal(tmp_path: Path) -> None:
     path = tmp_path / "state" / "journals" / "one"
     FileJournal(path, IDENTITY).add(FIRST)

@@ -11,7 +11,7 @@ from snapferry.vsphere import (
     Session,
     SourceVm,
     VmGone,
-    datastore_free_bytes,
+    datastore_space,
     find_vm,
     list_vms,
     nfc_ticket,
@@ -109,10 +109,14 @@ def test_a_vm_that_is_gone_is_said_to_be(session: Session) -> None:
         read_vm(session, "vm-999999")
 
 
+def test_the_release_of_a_vms_host_is_told(session: Session, find: Find) -> None:
+    vm = find("showcase")
+    assert (vm.host_version, vm.host_build) == ("8.0.3", 24022510)
+
+
 def test_the_free_space_of_a_vms_datastore_is_told(session: Session, find: Find) -> None:
-    free = datastore_free_bytes(session, find("showcase"))
-    assert set(free) == {"san1"}
-    assert 5 << 30 < free["san1"] < 10 << 30
+    (space,) = datastore_space(session, find("showcase")).values()
+    assert 5 << 30 < space.free_bytes < space.capacity_bytes == 10 << 30
 
 
 def test_a_ticket_opens_one_disk_at_the_vms_host(session: Session, find: Find) -> None:

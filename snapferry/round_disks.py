@@ -1,0 +1,263 @@
+"""The disks of one round: what each needs, how it is copied, and when its id becomes a base."""
+
+import os
+import secrets
+import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from snapferry import opennebula, vsphere
+from snapferry.doubt import Doubt, History, Reason, doubt_of
+from snapferry.lease import Lease
+from snapferry.migration import Migration
+from snapferry.readers import NfcReader
+from snapferry.record import BaseState, DiskRecord, DiskResult, base_of_image
+from snapferry.seams import Changes, Journal
+from snapferry.transfer import Extents, FileJournal, NoJournal, RateLimiter, pump
+from snapferry.vsphere.models import SourceDisk
+from snapferry.watch import Watch
+from snapferry.writers import RawFileWriter
+
+
+def state_folder() -> Path:
+    """Where journals lie: they only save time. `SNAPFERRY_STATE`, else the user's state folder."""
+    named = os.environ.get("SNAPFERRY_STATE")
+    base = os.environ.get("XDG_STATE_HOME")
+    return Path(named) if named else (Path(base) if base else Path.home() / ".local/state") / "snapferry"
+
+
+class Point(NamedTuple):
+    """The point in time that is copied: a snapshot, or the VM itself where it is off.
+
+    Attributes:
+        snapshot: moref; empty for the powered-off VM.
+        taken: when, by vCenter's clock.
+        disks: each disk with its change id and the file to read.
+    """
+
+    snapshot: str
+    taken: datetime
+    disks: tuple[SourceDisk, ...]
+
+
+class Work(NamedTuple):
+    """What one disk needs in this round."""
+
+    disk: SourceDisk
+    record: DiskRecord
+    extents: Extents
+    zeros: Extents
+    """Extents that the base leaves out, and that have to be made to read as zeros."""
+    doubt: str
+    """Why a base, or a part of one, counts for nothing; empty where it counts or there is none."""
+    outdated: Extents | None = None
+    """What changed since a base copy that had to end: its other blocks still count. None where none of it counts."""
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether the image holds a base that the extents are changes of."""
+        return self.record.state == BaseState.WARM and not self.doubt
+
+
+def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
+    """What each disk needs: its delta, or all that its map names, and why."""
+    watch.step("changes", "asking which blocks changed")
+
+    @cache
+    def history(since: datetime | None) -> History:
+        return _read_history(migration, since)
+
+    works = []
+    for disk in point.disks:
+        record = migration.planned.disk(disk)
+        doubt = doubt_of(record, disk, migration.vm, history(record.taken))
+        changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
+        works.append(_work(changes, disk, record, doubt))
+    return works
+
+
+def _read_history(migration: Migration, since: datetime | None) -> History:
+    if since is None:
+        return History()
+    try:
+        return History(
+            len(vsphere.reverts_since(migration.source, migration.vm.moref, since)),
+            tuple(vsphere.power_events_since(migration.source, migration.vm.moref, since)),
+        )
+    except vsphere.HistoryIncomplete as error:
+        return History(gap=error.cause.rstrip("."))
+
+
+def _work(changes: Changes, disk: SourceDisk, record: DiskRecord, doubt: Doubt | None) -> Work:
+    changed: Extents | None = None
+    if record.state in (BaseState.WARM, BaseState.PARTIAL) and not doubt:
+        try:
+            changed = changes.since(record.change_id)
+        except vsphere.ChangesUnknown as error:
+            doubt = _unknown(error)
+    if changed is not None and record.state == BaseState.WARM:
+        return Work(disk, record, changed, Extents.empty(), "")
+    extents = Extents.whole(disk.capacity_bytes)
+    if not doubt or not doubt.voids_the_map:
+        try:
+            extents = changes.since(None)
+        except vsphere.ChangesUnknown as error:
+            doubt = doubt or _unknown(error)
+    zeros = Extents.empty() if record.state == BaseState.EMPTY else extents.complement(disk.capacity_bytes)
+    return Work(disk, record, extents, zeros, doubt.text if doubt else "", changed)
+
+
+def _unknown(error: vsphere.ChangesUnknown) -> Doubt:
+    return Doubt(Reason.CHANGES_UNKNOWN, error.cause.rstrip("."))
+
+
+def copy_disks(
+    migration: Migration, point: Point, works: list[Work], lease: Lease, watch: Watch, *, commit: bool
+) -> list[DiskResult]:
+    """Copies all disks side by side; commits each disk's id behind the flush of its data.
+
+    Raises:
+        SnapferryError: the first disk's error; disks that were done are committed all the same.
+    """
+    limit = migration.plan.rate_limit_bytes
+    limiter = RateLimiter(limit) if limit else None
+    watch.step("copying", f"{sum(one.extents.total_bytes for one in works) / 1e6:.1f} MB of {len(works)} disks")
+
+    def one_disk(work: Work) -> DiskResult:
+        path = _image_path(migration, work)
+        journal, lost = _begin(migration, point, work, path, lease)
+        result = _copy_disk(migration, work, path, journal, limiter, watch)
+        if commit:
+            _commit(migration, point, work, lease)
+            journal.clear()
+        return result.model_copy(update={"doubt": work.doubt or lost})
+
+    with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
+        futures = [pool.submit(one_disk, work) for work in works]
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for failure in filter(None, (future.exception() for future in done)):
+                if not commit:
+                    watch.stop.set()  # the VM is off and waits; in a round the other disks' copies still count
+                raise failure
+            return [future.result() for future in futures]
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                watch.stop.set()  # Ctrl-C or a cancellation: the pool would wait for hours else
+            raise
+
+
+def _image_path(migration: Migration, work: Work) -> Path:
+    """Where the image lies, proven."""
+    image = opennebula.read_image(migration.target, work.record.image_id)
+    datastore = opennebula.find_datastore(migration.target, image.datastore_id)
+    return opennebula.image_path(migration.target, image, datastore)
+
+
+def _begin(migration: Migration, point: Point, work: Work, path: Path, lease: Lease) -> tuple[Journal, str]:
+    """The journal of this disk's copy; before a base copy the image's record says what it holds from now on.
+
+    Returns:
+        The journal, and why a base copy that had to end counts for nothing after all; empty where it counts.
+
+    The last changes have no journal: no snapshot's moref tells one power-off from another, so a journal of a cutover
+    that was rolled back could vouch for blocks that the guest has written since.
+    """
+    if not point.snapshot:
+        return NoJournal(), ""
+    record = work.record
+    if work.is_delta:
+        return _journal(migration, work, path, point.snapshot, record.copy_id), ""
+    began = {"snapshot": point.snapshot, "change_id": work.disk.change_id, "taken": point.taken}
+    journal = _journal(migration, work, path, point.snapshot, record.copy_id)
+    goes_on = work.outdated is not None and _takes_up(journal, migration, work, path)
+    if not goes_on:
+        record = record.model_copy(update={"copy_id": secrets.token_hex(6)})
+        journal.clear()
+        journal = _journal(migration, work, path, point.snapshot, record.copy_id)
+    lease.check()
+    partial = record.model_copy(update={"state": BaseState.PARTIAL, **began})
+    opennebula.update_image(migration.target, record.image_id, base_of_image(partial))
+    interrupted = record.state == BaseState.PARTIAL and not goes_on
+    return journal, "of the base copy that had to end no journal is left here" if interrupted else ""
+
+
+def _takes_up(journal: FileJournal, migration: Migration, work: Work, path: Path) -> bool:
+    """Whether a base copy that had to end goes on: its journal's blocks count, less what changed since."""
+    if journal.begun:
+        return True
+    before = _journal(migration, work, path, work.record.snapshot, work.record.copy_id, work.record.change_id)
+    if work.outdated is None or not before.begun:
+        return False
+    journal.carry_over(before.done().subtract(work.outdated))
+    return True
+
+
+def _journal(
+    migration: Migration, work: Work, path: Path, snapshot: str, copy_id: str, change_id: str | None = None
+) -> FileJournal:
+    """A disk's journal of one round: void where anything that it is bound to differs.
+
+    Args:
+        snapshot: moref of the snapshot that is copied.
+        copy_id: the base copy that the image comes from.
+        change_id: of that snapshot; this round's by default.
+    """
+    file = path.stat()
+    identity = {
+        "migration": migration.planned.migration_id,
+        "disk": work.disk.backing_uuid,
+        "snapshot": snapshot,
+        "base": (work.record.change_id or "") if work.is_delta else "",
+        "change_id": change_id or work.disk.change_id or "",
+        "image": str(work.record.image_id),
+        "copy": copy_id,
+        "file": f"{file.st_dev}:{file.st_ino}",
+    }
+    name = f"{migration.planned.migration_id}-{work.record.image_id}.journal"
+    return FileJournal(state_folder() / "journals" / name, identity)
+
+
+def _copy_disk(
+    migration: Migration, work: Work, path: Path, journal: Journal, limiter: RateLimiter | None, watch: Watch
+) -> DiskResult:
+    disk, started = work.disk, time.monotonic()
+
+    def ticket() -> vsphere.NfcTicket:
+        return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
+
+    meter = watch.disk(disk.key, disk.label, work.extents.subtract(journal.done()).total_bytes)
+    with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
+        connections = migration.plan.connections
+        with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
+            copied = pump(
+                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
+                journal=journal, progress=meter,
+            )  # fmt: skip
+    return DiskResult(
+        key=disk.key,
+        label=disk.label,
+        extents=len(work.extents),
+        changed_bytes=work.extents.total_bytes,
+        read_bytes=copied.read_bytes,
+        zero_bytes=copied.zero_bytes,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> None:
+    """Makes the snapshot's id the disk's base; the pump has flushed."""
+    lease.check()
+    update = {
+        "state": BaseState.WARM,
+        "change_id": work.disk.change_id,
+        "snapshot": point.snapshot,
+        "taken": point.taken,
+        "round": migration.planned.round_number,
+    }
+    warm = work.record.model_copy(update=update)
+    opennebula.update_image(migration.target, work.record.image_id, base_of_image(warm))

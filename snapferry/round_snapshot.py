@@ -1,0 +1,140 @@
+"""A round's snapshot: adopted or taken, watched while it is open, and let go."""
+
+import logging
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Event
+
+from snapferry import opennebula, vsphere
+from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
+from snapferry.migration import Migration, foreign_snapshots
+from snapferry.record import round_of_template
+from snapferry.vsphere.models import Snapshot
+from snapferry.watch import Watch
+
+LOOK_SECONDS = 5.0
+"""Between two looks at what the snapshot costs; each is three small questions to vCenter."""
+FOLLOW_SECONDS = 0.2
+"""How soon the copies hear of a wish to stop."""
+
+log = logging.getLogger(__name__)
+
+
+class SnapshotLimit(SourceError):
+    """A round's snapshot reached a limit of the plan and was let go; the next round goes on with a new one."""
+
+
+def remove_our_snapshots(migration: Migration, watch: Watch, keep: str = "") -> None:
+    """Removes what hangs on the VM of this migration, or of a run that died while it switched tracking on.
+
+    Args:
+        keep: moref of the one that stays.
+    """
+    vm = migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
+    ours = vsphere.our_snapshots(vm, migration.planned.migration_id)
+    for one in vm.snapshots:
+        if one.moref != keep and (one in ours or one.name == vsphere.STUN_NAME):
+            watch.step("snapshot", f"letting {one.name} go")
+            vsphere.remove_snapshot(migration.source, vm, one.moref)
+
+
+def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
+    """The snapshot of this round: the one of a killed attempt where it is still there, else a new one.
+
+    Raises:
+        Refused: the disks changed, somebody's snapshot doesn't go, or a datastore has too little space.
+        SourceError: it couldn't be taken.
+    """
+    record, vm = migration.planned, migration.vm
+    record.check_disks(vm.disks)
+    if foreign := foreign_snapshots(vm):
+        watch.step("snapshot", f"waiting for {', '.join(foreign)} to go, which isn't ours")
+        vsphere.wait_for_others(migration.source, vm, migration.plan.snapshot.wait_for_others_seconds, watch.stop)
+    remove_our_snapshots(migration, watch, keep=record.round_snapshot)
+    known = {one.moref: one for one in vsphere.our_snapshots(migration.vm, record.migration_id)}
+    if record.round_snapshot in known:
+        watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
+        return vsphere.read_snapshot(migration.source, record.round_snapshot)
+    if full := _full_datastore(migration):
+        raise Refused(f"{vm.name}: no snapshot is taken: {full}.", "Make room there, or lower `snapshot.least_free`.")
+    number = record.round_number + 1
+    name = vsphere.snapshot_name(record.migration_id, number)
+    watch.step("snapshot", f"taking {name}")
+    opennebula.update_template(migration.target, record.template_id, round_of_template(number, ""))
+    snapshot = vsphere.create_snapshot(
+        migration.source, vm, name, f"Snapferry round {number}; removed when it is copied."
+    )
+    opennebula.update_template(migration.target, record.template_id, round_of_template(number, snapshot.moref))
+    migration.record = record.model_copy(update={"round_number": number, "round_snapshot": snapshot.moref})
+    return snapshot
+
+
+@contextmanager
+def within_limits(migration: Migration, snapshot: Snapshot, watch: Watch) -> Iterator[Watch]:
+    """Watches what the snapshot costs while the block runs; gives a watch that ends the copies at a limit.
+
+    Raises:
+        SnapshotLimit: the plan's limit was reached before the copies were done.
+    """
+    inner, over = watch.until(Event()), Event()
+
+    def look() -> str:
+        reached, due = "", time.monotonic()
+        try:
+            while not over.wait(FOLLOW_SECONDS) and not reached and not watch.stop.is_set():
+                if time.monotonic() >= due:
+                    reached = _limit(migration, snapshot)
+                    due = time.monotonic() + LOOK_SECONDS
+        finally:
+            inner.stop.set()
+        return reached
+
+    stopped: Stopped | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="snapshot") as pool:
+        looking = pool.submit(look)
+        try:
+            yield inner
+        except Stopped as error:
+            stopped = error
+        finally:
+            over.set()
+    reached = looking.result()
+    if stopped and reached:
+        raise SnapshotLimit(
+            f"{migration.vm.name}: the round ended and let its snapshot go: {reached}.",
+            "Run it again: it goes on with a new snapshot. If this repeats, raise `snapshot` in the plan, make room on"
+            " the datastore, or copy when the VM writes less.",
+        ) from stopped
+    if stopped:
+        raise stopped
+
+
+def _limit(migration: Migration, snapshot: Snapshot) -> str:
+    """Which limit is reached now, if any; a vCenter that doesn't answer is asked again at the next look."""
+    policy, source = migration.plan.snapshot, migration.source
+    try:
+        age = (vsphere.server_time(source) - snapshot.created).total_seconds()
+        if age > policy.most_age_seconds:
+            return f"it is {age:.0f} s old, the plan allows {policy.most_age_seconds:.0f} s (snapshot.most_age)"
+        size = vsphere.delta_bytes(source, migration.vm) if policy.most_size_bytes else 0
+        if policy.most_size_bytes and size > policy.most_size_bytes:
+            most = f"the plan allows {policy.most_size_bytes / 1e6:.1f} MB (snapshot.most_size)"
+            return f"its delta files have {size / 1e6:.1f} MB, {most}"
+        return _full_datastore(migration)
+    except SnapferryError as error:
+        log.warning("%s: what its snapshot costs can't be seen now: %s", migration.vm.name, error.cause)
+        return ""
+
+
+def _full_datastore(migration: Migration) -> str:
+    """The first of the disks' datastores with less free space than the plan wants; empty where none is."""
+    least = migration.plan.snapshot.least_free
+    for name, space in vsphere.datastore_space(migration.source, migration.vm).items():
+        if space.free_share < least:
+            return (
+                f"the datastore {name} has {space.free_bytes / 1e9:.1f} GB free ({space.free_share:.0%}), the plan"
+                f" wants {least:.0%} (snapshot.least_free)"
+            )
+    return ""
