@@ -81,14 +81,14 @@ class GrainTables:
             VmdkTruncated: a grain lies outside of the file.
         """
         slots = self._touched(wanted)
+        entries = self._read(slots)
         try:
-            kinds, positions = self.decode(self._read(slots))
+            kinds, positions = self.decode(entries)
         except ValueError as error:
             raise VmdkCorrupt(f"{self.file.name}: {error}.") from error
         named = np.flatnonzero(kinds != FROM_PARENT)
-        offsets = (
-            slots[named // self.table_entries] * self.table_entries + named % self.table_entries
-        ) * self.grain_bytes
+        slot, within = np.divmod(named, self.table_entries)
+        offsets = (slots[slot] * self.table_entries + within) * self.grain_bytes
         on_disk = offsets < self.capacity_bytes  # the last table can be longer than the disk
         named, offsets = named[on_disk], offsets[on_disk]
         lengths = np.minimum(self.grain_bytes, self.capacity_bytes - offsets)
