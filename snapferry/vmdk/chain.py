@@ -28,8 +28,9 @@ _MOST_LAYERS: Final = 256  # vSphere allows 32 snapshots on top of a base
 _MOST_FILES: Final = 4096
 _MOST_RUNS: Final = 1 << 19  # in one plan: about 60 MB while it is made
 _MOST_EXTENTS: Final = 1 << 20
-_WINDOW_GRAINS: Final = 1 << 20  # whose tables are decoded at once: about 60 MB
+_MOST_ENTRIES: Final = 1 << 20  # of tables that are decoded at once: about 60 MB
 _LARGEST_WINDOW_BYTES: Final = 1 << 40
+_SMALLEST_WINDOW_BYTES: Final = 16 << 20
 _TABLE_FORMATS: Final[dict[str, Callable[[RangeFile], GrainTables]]] = {
     "VMFSSPARSE": open_cowd,
     "SESPARSE": open_sesparse,
@@ -54,10 +55,17 @@ class Part:
     source: GrainTables | Runs
 
     def runs(self, wanted: Extents) -> Runs:
-        """What the extent names of `wanted` (bytes of the disk), and maybe more, in disk order."""
-        inside = Extents.of(wanted.starts - self.start, wanted.lengths)
-        found = self.source if isinstance(self.source, Runs) else self.source.runs(inside, self.file)
-        return found.moved(self.start)
+        """What the extent names of `wanted`, in disk order; it lies within this part of the disk."""
+        if isinstance(self.source, Runs):
+            return self.source.moved(self.start).cut(wanted)
+        return self.source.runs(self._inside(wanted), self.file).moved(self.start).cut(wanted)
+
+    def entries(self, wanted: Extents) -> int:
+        """How many entries of tables have to be read for `runs`."""
+        return 0 if isinstance(self.source, Runs) else self.source.entries(self._inside(wanted))
+
+    def _inside(self, wanted: Extents) -> Extents:
+        return Extents(wanted.starts - self.start, wanted.lengths) if self.start else wanted
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +88,21 @@ class Layer:
 
     def runs(self, wanted: Extents) -> Runs:
         """What of `wanted` this layer names, in disk order; what it leaves out is its parent's."""
-        found = []
+        return Runs.joined([part.runs(mine) for part, mine in self._shared_out(wanted)])
+
+    def entries(self, wanted: Extents) -> int:
+        """How many entries of tables have to be read for `runs`."""
+        return sum(part.entries(mine) for part, mine in self._shared_out(wanted))
+
+    def _shared_out(self, wanted: Extents) -> Iterator[tuple[Part, Extents]]:
+        """The parts that have to do with `wanted`, and what of it is theirs."""
+        if len(self.parts) == 1:
+            yield self.parts[0], wanted
+            return
         first = bisect_right(self.parts, int(wanted.starts[0]), key=lambda part: part.end)
         for part in takewhile(lambda part: part.start < wanted.end, islice(self.parts, first, None)):
             if len(mine := wanted.intersect(Extents.of([part.start], [part.end - part.start]))):
-                found.append(part.runs(mine).cut(mine))
-        return Runs.joined(found)
+                yield part, mine
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,21 +190,13 @@ class Chain:
             raise VmdkCorrupt(f"{self.files[number].name}: two places of the disk share a grain.")
         return plan
 
-    def _windows(self, extents: Extents) -> Iterator[Extents]:
-        """The extents, a part of the disk at a time: so large that the tables of a layer are a few megabytes there."""
-        sources = [part.source for layer in self.layers for part in layer.parts]
-        grains = [one.grain_bytes for one in sources if isinstance(one, GrainTables)]
-        size = min([grain * _WINDOW_GRAINS for grain in grains] + [_LARGEST_WINDOW_BYTES])
-        if not len(extents):
-            return
-        edges = np.arange(extents.starts[0] // size, -(-extents.end // size) + 1) * size
-        first = np.searchsorted(extents.ends, edges, side="right").tolist()
-        behind = np.searchsorted(extents.starts, edges, side="left").tolist()
-        for number, (start, end) in enumerate(pairwise(edges)):
-            low, high = first[number], behind[number + 1]
-            if low < high:
-                starts = np.maximum(extents.starts[low:high], start)
-                yield Extents(starts, np.minimum(extents.ends[low:high], end) - starts)
+    def _windows(self, extents: Extents, size: int = _LARGEST_WINDOW_BYTES) -> Iterator[Extents]:
+        """The extents, so much of the disk at a time that the tables to be read for it are some megabytes."""
+        for wanted in _pieces(extents, size):
+            if size > _SMALLEST_WINDOW_BYTES and sum(layer.entries(wanted) for layer in self.layers) > _MOST_ENTRIES:
+                yield from self._windows(wanted, size // 16)
+            else:
+                yield wanted
 
 
 class _Opening:
@@ -317,6 +326,20 @@ def _request(chain: Chain, pieces: Runs, first: int, behind: int) -> Iterator[Bl
     for offset, length in zip(pieces.offsets[rows].tolist(), lengths, strict=True):
         yield Block(offset, length, None if data is None else data[at : at + length])
         at += length
+
+
+def _pieces(extents: Extents, size: int) -> Iterator[Extents]:
+    """The extents, in pieces that end where a multiple of `size` bytes does."""
+    if not len(extents):
+        return
+    edges = np.arange(extents.starts[0] // size, -(-extents.end // size) + 1) * size
+    first = np.searchsorted(extents.ends, edges, side="right").tolist()
+    behind = np.searchsorted(extents.starts, edges, side="left").tolist()
+    for number, (start, end) in enumerate(pairwise(edges.tolist())):
+        low, high = first[number], behind[number + 1]
+        if low < high:
+            starts = np.maximum(extents.starts[low:high], start)
+            yield Extents(starts, np.minimum(extents.ends[low:high], end) - starts)
 
 
 def _descriptor(file: RangeFile) -> Descriptor:

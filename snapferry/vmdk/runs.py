@@ -75,6 +75,8 @@ class Runs:
 
     def moved(self, by_bytes: int) -> "Runs":
         """The same runs further back on the disk."""
+        if not by_bytes:
+            return self
         positions = np.where(self.files == ZEROS, self.positions + by_bytes, self.positions)
         return Runs(self.offsets + by_bytes, self.lengths, self.files, positions)
 

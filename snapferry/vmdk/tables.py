@@ -73,7 +73,7 @@ class GrainTables:
         """What the tables that `wanted` touches name, in disk order; it can lie outside of `wanted`, too.
 
         Args:
-            wanted: bytes of this extent, best a few thousand tables at most.
+            wanted: bytes of this extent, few enough that `entries` are some million at most.
             file: the number that the file has in the result.
 
         Raises:
@@ -81,6 +81,8 @@ class GrainTables:
             VmdkTruncated: a grain lies outside of the file.
         """
         slots = self._touched(wanted)
+        if not slots.size:
+            return Runs.joined([])
         entries = self._read(slots)
         try:
             kinds, positions = self.decode(entries)
@@ -98,6 +100,10 @@ class GrainTables:
             raise VmdkTruncated(f"{self.file.name}: a grain lies outside of the file.")
         return Runs.merged(offsets, lengths, np.where(data, file, ZEROS), places)
 
+    def entries(self, wanted: Extents) -> int:
+        """How many entries have to be read to know the `runs` of `wanted`."""
+        return self._touched(wanted).size * self.table_entries
+
     def _touched(self, wanted: Extents) -> Array:
         """The numbers of the tables that exist and describe anything of `wanted`."""
         covers = self.table_entries * self.grain_bytes
@@ -114,7 +120,7 @@ class GrainTables:
         order = np.argsort(places)
         places = places[order]
         breaks = np.flatnonzero(np.diff(places) != self.table_bytes) + 1
-        for group in np.split(order, breaks) if slots.size else ():
+        for group in np.split(order, breaks):
             raw = self.file.read(int(self.directory[slots[group[0]]]), group.size * self.table_bytes)
             out[group] = np.frombuffer(raw, dtype=self.entry).reshape(group.size, self.table_entries)
         return out.reshape(-1)

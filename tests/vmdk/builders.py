@@ -28,14 +28,16 @@ class Entry(NamedTuple):
     position: int = 0
 
 
-def sesparse(capacity: int, grains: Mapping[int, Grain], rng: random.Random, reserved1: int = 0) -> bytearray:
-    """A seSparse extent whose tables and grains were handed out in any order."""
+def sesparse(
+    capacity: int, grains: Mapping[int, Grain], rng: random.Random, reserved1: int = 0, directory: int = 4096
+) -> bytearray:
+    """A seSparse extent whose tables and grains were handed out in any order; its directory lies at that sector."""
     count = -(-capacity // SESPARSE_TABLE_COVERS)
     used = sorted({grain // 4096 for grain in grains})
     rng.shuffle(used)
     data = [grain for grain, what in grains.items() if isinstance(what, bytes)]
     rng.shuffle(data)
-    directory, tables = 4096, 4096 + -(-count * 8 // 4096) * 8
+    tables = directory + -(-count * 8 // 4096) * 8
     start = tables + max(1, len(used)) * 64
     fields = [0xCAFEBABE, 0x200000001, capacity // SECTOR, 8, 64, 0, reserved1, 0, 0, 0, 1, 1, 2, 2, 2048, 2048]
     fields += [directory, tables - directory, tables, start - tables, start, 0, start, 0, start, len(data) * 8]
@@ -169,7 +171,9 @@ class ChainBuilder:
 
     def __init__(self, folder: Path, capacity: int, rng: random.Random, base: bytes | None = None) -> None:
         self.folder, self.capacity, self.rng = folder, capacity, rng
-        self.bytes = bytearray(base if base is not None else np.random.default_rng(rng.randrange(1 << 32)).bytes(capacity))
+        self.bytes = bytearray(
+            base if base is not None else np.random.default_rng(rng.randrange(1 << 32)).bytes(capacity)
+        )
         self.leaf, self.depth = "web01.vmdk", 0
         self.extents: list[tuple[str, bytes]] = [("VMFS", bytes(self.bytes))]
         self.named: list[set[int]] = []

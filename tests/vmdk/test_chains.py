@@ -40,7 +40,9 @@ def test_every_byte_comes_once_and_is_the_topmost_layers(built: ChainBuilder) ->
     assert read(chain_of(built)) == built.bytes
 
 
-def test_qemu_img_reads_the_same(built: ChainBuilder, same_as_qemu: Callable[[Path, Path], None], tmp_path: Path) -> None:
+def test_qemu_img_reads_the_same(
+    built: ChainBuilder, same_as_qemu: Callable[[Path, Path], None], tmp_path: Path
+) -> None:
     raw = tmp_path / "disk.raw"
     raw.write_bytes(read(chain_of(built)))
     same_as_qemu(raw, built.folder / built.leaf)
