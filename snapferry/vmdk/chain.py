@@ -26,9 +26,9 @@ from snapferry.vmdk.tables import MOST_CAPACITY_BYTES, SECTOR, GrainTables
 
 _MOST_LAYERS: Final = 256  # vSphere allows 32 snapshots on top of a base
 _MOST_FILES: Final = 4096
-_MOST_RUNS: Final = 1 << 19  # in one plan: about 60 MB while it is made
-_MOST_EXTENTS: Final = 1 << 20
-_MOST_ENTRIES: Final = 1 << 20  # of tables that are decoded at once: about 60 MB
+_MOST_RUNS: Final = 1 << 18  # in one plan, more or less
+_MOST_EXTENTS: Final = 1 << 19
+_MOST_ENTRIES: Final = 1 << 18  # of tables that are decoded at once
 _LARGEST_WINDOW_BYTES: Final = 1 << 40
 _SMALLEST_WINDOW_BYTES: Final = 16 << 20
 _TABLE_FORMATS: Final[dict[str, Callable[[RangeFile], GrainTables]]] = {
@@ -147,7 +147,7 @@ class Chain:
     def plans(self, extents: Extents) -> Iterator[Runs]:
         """Where the bytes of `extents` lie, each byte once, in the order in which the files have them.
 
-        A plan has half a million runs or so: with more, the next one starts at the files' beginning again.
+        A plan has some hundred thousand runs: with more, the next one starts at the files' beginning again.
 
         Raises:
             BadExtents: they reach past the disk's end.
@@ -181,7 +181,8 @@ class Chain:
                 break
             if len(named := layer.runs(wanted)):
                 found.append(named)
-                wanted = wanted.subtract(named.extents)
+                complete = int(named.lengths.sum()) == wanted.total_bytes
+                wanted = Extents.empty() if complete else wanted.subtract(named.extents)
         return Runs.joined([*found, Runs.zeros(wanted)])
 
     def _ordered(self, found: list[Runs]) -> Runs:

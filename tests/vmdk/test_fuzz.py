@@ -32,6 +32,7 @@ def test_the_corpus_is_small_and_ends_well(one_input: Callable[[bytes], None], s
         one_input(data)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_errors_that_are_named(one_input: Callable[[bytes], None], seeds: list[bytes]) -> None:
     for data in mutations(seeds, 300, random.Random(1)):
         one_input(data)

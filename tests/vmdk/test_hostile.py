@@ -309,7 +309,7 @@ def test_a_descriptor_that_says_too_little_or_too_much_is_refused(name: str, tmp
 
 
 _HUGE = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from snapferry.transfer import Extents
 from snapferry.vmdk import LocalFolder, VmdkError, open_chain
@@ -321,18 +321,20 @@ try:
         total += len(plan)
 except VmdkError as error:
     print(error)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+status = Path("/proc/self/status").read_text()  # not getrusage, which counts the process that started this one
+print(int(re.search("VmHWM:\\s*(\\d+)", status)[1]) // 1024)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tables", ["none", "all the same", "all different"])
+@pytest.mark.parametrize("tables", ["none", "all the same", "scattered"])
 def test_a_file_that_claims_64_tib_costs_no_more_than_200_mb(tables: str, tmp_path: Path) -> None:
-    capacity, count = 64 << 40, 4 << 20
+    capacity, count, filled = 64 << 40, 4 << 20, 1000
+    scattered = b"".join(struct.pack("<Q", 0x10000000 << 32 | slot) for slot in range(filled))
     directory = {
         "none": bytes(8 * count),
         "all the same": struct.pack("<Q", 0x10000000 << 32) * count,
-        "all different": b"".join(struct.pack("<Q", 0x10000000 << 32 | slot) for slot in range(count)),
+        "scattered": scattered.ljust(8 * count, b"\0"),
     }[tables]
     start = 8 + len(directory) // SECTOR
     fields = [0xCAFEBABE, 0x200000001, capacity // SECTOR, 8, 64, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2048, 2048]
@@ -341,16 +343,11 @@ def test_a_file_that_claims_64_tib_costs_no_more_than_200_mb(tables: str, tmp_pa
         file.write(padded(struct.pack("<26Q", *fields)) + padded(struct.pack("<4Q", 0xCAFECAFE, 0, 2, 0)))
         file.seek(8 * SECTOR)
         file.write(directory)
-        # a few tables that alternate in every entry, then 128 GiB of hole
-        file.write(struct.pack("<Q", 2 << 60) * 4096 + struct.pack("<QQ", 2 << 60, 0) * 2048 * 500)
+        file.write(struct.pack("<QQ", 2 << 60, 0) * 2048 * filled)  # every other grain
         file.truncate(start * SECTOR + count * 32768)
     (tmp_path / "web01.vmdk").write_text(descriptor(capacity, "seSparse", "SESPARSE", "a.vmdk").text())
-    done = subprocess.run(
-        ["timeout", "60", sys.executable, "-c", _HUGE, str(tmp_path)], capture_output=True, text=True, timeout=70
-    )
-    assert done.returncode in (0, 124), done.stderr
-    if tables == "all different":  # 128 GiB of tables take their time: whoever asks stops it
-        return
-    assert done.returncode == 0
+    command = [sys.executable, "-c", _HUGE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 200
     assert ("overlap" in done.stdout) == (tables == "all the same")
