@@ -5,14 +5,17 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 SEED ?= 1
+SECONDS ?= 600
+PARSERS := descriptor cowd sesparse stream
 
-.PHONY: help install demo demo-stop test check lint types unit docs-images clean
+.PHONY: help install demo demo-stop test check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
 
 help:
 	@echo "make demo          migrates a running VM between two simulated clouds; SEED=n varies it, KEEP=1 leaves all up"
 	@echo "make demo-stop     ends what KEEP=1 left"
 	@echo "make check         lint, types, unit tests"
 	@echo "make test          every test"
+	@echo "make fuzz          looks for VMDK files that the parsers can't stand, SECONDS=600 for each of the four"
 	@echo "make docs-images   the README's screenshots"
 	@echo "make clean         removes what the other targets made, .venv included"
 
@@ -47,6 +50,14 @@ types:
 
 unit:
 	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow"
+
+# What is found lies in build/fuzz: a file that `fuzz_<parser>.one_input` fails on, to be kept in the parser's corpus.
+fuzz:
+	@.ci/install
+	@$(MAKE) -j$$(nproc) --output-sync=target $(addprefix fuzz-,$(PARSERS))
+
+$(addprefix fuzz-,$(PARSERS)): fuzz-%:
+	@$(BIN)/python -m tests.vmdk.fuzz $* $(SECONDS)
 
 docs-images:
 	@.ci/install qemu-utils chromium

@@ -1,5 +1,40 @@
-"""Formats of VMDK files: the descriptor and the layouts of its extents."""
+"""Formats of VMDK files: descriptors, the layouts of extents, chains of them, and disks sent as a stream."""
 
-from snapferry.vmdk.descriptor import NO_PARENT_CID, Descriptor, DescriptorError, ExtentLine
+from snapferry.vmdk.chain import Chain, Layer, open_chain, read_chain
+from snapferry.vmdk.descriptor import NO_PARENT_CID, Descriptor, ExtentLine
+from snapferry.vmdk.errors import (
+    ChainError,
+    DescriptorError,
+    VmdkCorrupt,
+    VmdkError,
+    VmdkInUse,
+    VmdkTruncated,
+    VmdkUnsupported,
+)
+from snapferry.vmdk.files import Folder, LocalFile, LocalFolder, RangeFile
+from snapferry.vmdk.runs import ZEROS, Runs
+from snapferry.vmdk.stream import StreamOptimized
 
-__all__ = ["NO_PARENT_CID", "Descriptor", "DescriptorError", "ExtentLine"]
+__all__ = [
+    "NO_PARENT_CID",
+    "ZEROS",
+    "Chain",
+    "ChainError",
+    "Descriptor",
+    "DescriptorError",
+    "ExtentLine",
+    "Folder",
+    "Layer",
+    "LocalFile",
+    "LocalFolder",
+    "RangeFile",
+    "Runs",
+    "StreamOptimized",
+    "VmdkCorrupt",
+    "VmdkError",
+    "VmdkInUse",
+    "VmdkTruncated",
+    "VmdkUnsupported",
+    "open_chain",
+    "read_chain",
+]

@@ -1,0 +1,9 @@
+"""seSparse extents: header, directory, tables and what they say."""
+
+from snapferry.vmdk.sesparse import open_sesparse
+
+from .fuzzing import look_at_extent
+
+
+def one_input(data: bytes) -> None:
+    look_at_extent(data, open_sesparse)
