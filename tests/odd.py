@@ -8,7 +8,7 @@ from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, La
 
 MANY_AREAS = 2_000
 STEADY = Workload(
-    rate_bytes=3_000_000,
+    rate_bytes=1_500_000,
     hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
     sequential=0.1,
     zeros=0.15,
@@ -21,9 +21,9 @@ STEADY = Workload(
 def odd_lab(seed: int, vm: str = "web01", workload: Workload = STEADY, power: Literal["on", "off"] = "on") -> LabConfig:
     """A VM that is odd in every way that a thin line has to survive; its shape and content change with the seed."""
     disks = (
-        LabDisk(capacity_bytes=(1250 << 20) + 512 * (1 + seed), data_bytes=160 << 20, data_runs=100 + seed),
-        LabDisk(capacity_bytes=(64 << 20) + 4096 * seed + 512, data_bytes=20 << 20),
-        LabDisk(capacity_bytes=3 << 40, data_bytes=8 << 20),
+        LabDisk(capacity_bytes=(1250 << 20) + 512 * (1 + seed), data_bytes=48 << 20, data_runs=100 + seed),
+        LabDisk(capacity_bytes=(64 << 20) + 4096 * seed + 512, data_bytes=8 << 20),
+        LabDisk(capacity_bytes=3 << 40, data_bytes=4 << 20),
     )
     nics = (LabNic(network="VM Network", ip="10.0.5.20"),)
     odd = LabVm(name=vm, disks=disks, nics=nics, workload=workload, power=power, shutdown_seconds=0.2)

@@ -21,7 +21,7 @@ from .support import assert_equal
 @pytest.mark.parametrize("seed", range(10))
 def test_a_running_vm_arrives_equal(seed: int, make_lab: Callable[[LabConfig], Lab], ends: Ends) -> None:
     lab = make_lab(odd_lab(seed))
-    migration = ends.migration(lab, downtime_budget="1s", floor="20 MB", max_rounds=3)
+    migration = ends.migration(lab, downtime_budget="1s", floor="20 MB", max_rounds=2)
     prepare(migration, Watch())
     rounds = [run_round(migration, Watch())]
     guest_writes(lab, MANY_AREAS)  # the other disks change late: these go to the first one
