@@ -12,7 +12,7 @@ import numpy as np
 
 PEAK_MEMORY_MB = 200
 SLOWEST_SECONDS = 10
-ROUND_SECONDS = 20
+ROUND_SECONDS, ROUND_RUNS = 20, 3000
 """atheris itself keeps some kilobytes of every run: the fuzzing goes on in a new process before they are many."""
 LONGEST_BYTES = 64 << 10
 _COMPARE = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)  # as dis.cmp_op has them
@@ -45,6 +45,7 @@ def fuzz(parser: str, seconds: int) -> None:
     found.mkdir(parents=True, exist_ok=True)
     options = {
         "max_total_time": seconds,
+        "runs": ROUND_RUNS,
         "max_len": LONGEST_BYTES,
         "rss_limit_mb": PEAK_MEMORY_MB,
         "timeout": SLOWEST_SECONDS,
