@@ -156,8 +156,7 @@ def open_sesparse(file: RangeFile) -> GrainTables:
     capacity = layout.capacity * SECTOR
     check_sizes(file.name, capacity, GRAIN_BYTES)
     count = directory_entries(file.name, capacity, TABLE_COVERS, 8, layout.grain_dir_size * SECTOR // 8)
-    raw = read_range(file, layout.grain_dir_offset * SECTOR, count * 8, "the grain directory")
-    directory = _table_positions(file, layout, np.frombuffer(raw, dtype=_ENTRY))
+    directory = _table_positions(file, layout, count)
     start = layout.grains_offset * SECTOR
 
     def decode(entries: NDArray[np.unsignedinteger]) -> Decoded:
@@ -176,12 +175,17 @@ def _check_clean(file: RangeFile) -> None:
         raise VmdkInUse(f"{file.name} has a journal to replay: its VM runs, or the host crashed while it did.")
 
 
-def _table_positions(file: RangeFile, layout: Layout, entries: Entries) -> NDArray[np.int64]:
-    """The byte where each table starts, 0 for none; tables are numbered in the order in which they were handed out."""
+def _table_positions(file: RangeFile, layout: Layout, count: int) -> NDArray[np.int64]:
+    """The byte where each table starts, 0 for none; tables are numbered in the order in which they were handed out.
+
+    The directory of a disk of 64 TiB has 32 MB: few copies are made of it.
+    """
+    raw = read_range(file, layout.grain_dir_offset * SECTOR, count * 8, "the grain directory")
+    entries = np.frombuffer(raw, dtype=_ENTRY)
     named = entries != 0
-    if (entries[named] >> _DIRECTORY_SHIFT != np.uint64(DIRECTORY_FLAG >> 32)).any():
+    if (named & ((entries >> _DIRECTORY_SHIFT) != np.uint64(DIRECTORY_FLAG >> 32))).any():
         raise VmdkCorrupt(f"{file.name}: the grain directory has an entry that names no table.")
-    numbers = (entries & _TABLE_MASK).astype(np.int64)
+    numbers = (entries & _TABLE_MASK).view(np.int64)
     if (numbers >= layout.grain_tables_size * SECTOR // TABLE_BYTES).any():
         raise VmdkCorrupt(f"{file.name}: the grain directory names a table that the extent doesn't have.")
     if layout.grain_tables_offset * SECTOR > file.size_bytes or layout.grains_offset * SECTOR > file.size_bytes:

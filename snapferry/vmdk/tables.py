@@ -63,7 +63,8 @@ class GrainTables:
             VmdkCorrupt: two tables overlap, or the sizes are none that a VMDK has.
         """
         check_sizes(self.file.name, self.capacity_bytes, self.grain_bytes)
-        tables = np.sort(self.directory[self.directory != 0])
+        tables = self.directory[self.directory != 0]
+        tables.sort()
         if tables.size and (tables[0] < 0 or int(tables[-1]) + self.table_bytes > self.file.size_bytes):
             raise VmdkTruncated(f"{self.file.name}: a grain table lies outside of the file.")
         if tables.size > 1 and (tables[1:] - tables[:-1]).min() < self.table_bytes:

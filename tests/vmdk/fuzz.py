@@ -2,7 +2,9 @@
 
 import importlib
 import operator
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import atheris
@@ -10,6 +12,8 @@ import numpy as np
 
 PEAK_MEMORY_MB = 200
 SLOWEST_SECONDS = 10
+ROUND_SECONDS, ROUND_RUNS = 20, 3000
+"""atheris itself keeps some kilobytes of every run: the fuzzing goes on in a new process before they are many."""
 LONGEST_BYTES = 64 << 10
 _COMPARE = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)  # as dis.cmp_op has them
 _traced = atheris._trace_cmp
@@ -23,8 +27,17 @@ def _trace_all_but_arrays(left: object, right: object, operation: int, *more: ob
 
 
 def main() -> None:
-    """Runs libFuzzer, which ends with an error at the first finding: an exception, too slow, too much memory."""
-    parser, seconds = sys.argv[1:]
+    """Fuzzes a parser, in rounds; the first finding ends it with an error: an exception, too slow, too much memory."""
+    parser, seconds = sys.argv[1], int(sys.argv[2])
+    if seconds <= ROUND_SECONDS:
+        fuzz(parser, seconds)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        subprocess.run([sys.executable, "-m", "tests.vmdk.fuzz", parser, str(ROUND_SECONDS)], check=True)
+
+
+def fuzz(parser: str, seconds: int) -> None:
+    """Runs libFuzzer in this process, and ends it; what is new to it is kept for the next round."""
     atheris._trace_cmp = _trace_all_but_arrays
     with atheris.instrument_imports(include=["snapferry.vmdk"]):
         target = importlib.import_module(f"tests.vmdk.fuzz_{parser}")
@@ -32,6 +45,7 @@ def main() -> None:
     found.mkdir(parents=True, exist_ok=True)
     options = {
         "max_total_time": seconds,
+        "runs": ROUND_RUNS,
         "max_len": LONGEST_BYTES,
         "rss_limit_mb": PEAK_MEMORY_MB,
         "timeout": SLOWEST_SECONDS,
