@@ -229,7 +229,7 @@ def copy_disks(
 
     def one_disk(work: Work) -> DiskResult:
         path = _open_image(migration, work, lease)
-        result = _copy_disk(migration, point, work, path, limiter, watch)
+        result = _copy_disk(migration, point, work, path, limiter, lease, watch)
         if commit:
             _commit(migration, point, work, path, lease)
         return result
@@ -262,7 +262,7 @@ def _open_image(migration: Migration, work: Work, lease: Lease) -> Path:
 
 
 def _copy_disk(
-    migration: Migration, point: Point, work: Work, path: Path, limiter: RateLimiter | None, watch: Watch
+    migration: Migration, point: Point, work: Work, path: Path, limiter: RateLimiter | None, lease: Lease, watch: Watch
 ) -> DiskResult:
     disk, started = work.disk, time.monotonic()
 
@@ -271,6 +271,7 @@ def _copy_disk(
 
     meter = watch.disk(disk.key, disk.label, work.extents.total_bytes)
     with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
+        lease.check()  # from here on no other run can open the image
         connections = migration.plan.connections
         with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
             copied = pump(
