@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
-from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, judge
+from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, copy_rate, judge
 from snapferry.errors import LeaseLost, Refused, SourceError, Stopped
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
 from snapferry.opennebula.models import ImageState
+from snapferry.plan import OnDoubt
 from snapferry.readers import NfcReader
 from snapferry.record import (
     BaseState,
@@ -376,12 +377,7 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
     migration.planned.check_disks(migration.vm.disks)
     point = Point("", migration.vm.disks)
     works = find_work(migration, point, watch)
-    if doubts := [f"{one.disk.label}: {one.doubt}" for one in works if one.doubt]:
-        raise SourceError(
-            f"{migration.vm.name}: change tracking can't be trusted for the last changes ({'; '.join(doubts)}), and a"
-            " full copy would keep the VM off for long.",
-            "Run `snapferry presync`, which copies in full while the VM runs; then cut over again.",
-        )
+    _answer_doubt(migration, works, watch)
     copying = time.monotonic()
     results = copy_disks(migration, point, works, lease, watch, commit=False)
     copied = time.monotonic()
@@ -403,6 +399,23 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
         copied_bytes=sum(one.read_bytes for one in results),
         disks=tuple(results),
     )
+
+
+def _answer_doubt(migration: Migration, works: list[Work], watch: Watch) -> None:
+    """What the plan says of a disk whose last changes can't be trusted: says what its full copy takes, or ends it."""
+    for work in works:
+        if work.doubt and migration.plan.on_doubt == OnDoubt.COPY:
+            size = work.extents.total_bytes
+            seconds = size / copy_rate(migration.planned.rounds)
+            told = f"copied in full, {size / 1e6:.0f} MB in about {seconds:.0f} s, because {work.doubt}"
+            watch.step("doubt", f"{work.disk.label}: {told}")
+        elif work.doubt:
+            raise SourceError(
+                f"{migration.vm.name}: change tracking can't be trusted for the last changes of {work.disk.label}"
+                f" ({work.doubt}), and a full copy would keep the VM off for long.",
+                "Run `snapferry presync`, which copies in full while the VM runs; then cut over again. A plan with"
+                " `on_doubt: copy` copies in full during the downtime instead.",
+            )
 
 
 def _check_off(migration: Migration) -> None:
