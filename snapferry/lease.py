@@ -166,10 +166,11 @@ class Lease:
                 self._sign(began, SIGN_SECONDS / 2)
                 return
             if self._is_abandoned(seen) and self._claim(seen):
+                log.warning("%s: taken over from %s, which is dead", self._vm_name, seen.holder or "a run")
                 return
             if time.monotonic() > deadline:
                 raise LeaseLost(
-                    f"{self._vm_name}: {seen.holder or 'another run'} works on it now.",
+                    f"{self._vm_name}: {self._look().holder or 'another run'} works on it now.",
                     f"Wait until it ends; a run that died on another host sets the VM free {self._term:.0f} s after"
                     " its last sign.",
                 )
