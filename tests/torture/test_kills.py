@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabV
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
 
-from .kills import Kill, Open, Outcome, die_and_go_on, fly
+from .kills import GROUPS, Kill, Open, Outcome, die_and_go_on, fly
 
 pytestmark = pytest.mark.slow
+A_TENTH, RUNS = 20, int(os.environ.get("RUNS", "200"))
 
 LANES = 3
 VMS_PER_LAB = 25
@@ -72,11 +74,13 @@ class Lane:
         return die_and_go_on(cls.lab, opener(cls.lab), vm, kill, folder)
 
 
+@pytest.mark.parametrize("runs", [A_TENTH, pytest.param(RUNS, marks=pytest.mark.torture)])
 def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_is_left(
     runs: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
     chance = random.Random(seed)
+    groups = cycle(chance.sample(GROUPS, len(GROUPS)))
     outcomes: list[Outcome] = []
     while (left := runs - sum(bool(one.point) for one in outcomes)) > 0:
         begin, count = len(outcomes), min(left, VMS_PER_LAB)
@@ -85,7 +89,7 @@ def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_i
         config = LabConfig(seed=seed + begin, vcenter=LabVCenter(vms=vms), opennebula=FAST)
         with up(config, tmp_path / f"lab{begin}") as lab:
             pilot = fly(lab, opener(lab), "pilot", tmp_path)
-            outcomes += list(run_all(tmp_path, lab, {name: pilot.draw(chance) for name in names}))
+            outcomes += list(run_all(tmp_path, lab, {name: pilot.draw(next(groups), chance) for name in names}))
     with capsys.disabled():
         print(summary(seed, outcomes))
     assert not [str(one) for one in outcomes if one.failure]
@@ -108,12 +112,6 @@ def summary(seed: int, outcomes: list[Outcome]) -> str:
     lines = [f"\nkills, seed {seed}: {len(outcomes)} runs; " + ", ".join(f"{n} {g}" for g, n in groups.most_common())]
     lines += [f"  {count:3} {point}" for point, count in points.most_common()]
     return "\n".join(lines + [str(one) for one in outcomes if one.failure])
-
-
-@pytest.fixture
-def runs() -> int:
-    """How many kills: a tenth of them unless `make torture` says more."""
-    return int(os.environ.get("RUNS", "20"))
 
 
 @pytest.fixture
