@@ -202,7 +202,8 @@ def die_and_go_on(lab: Lab, open_vm: Open, vm: str, kill: Kill, folder: Path) ->
     lab.control.power_on(vm)
     points, told = folder / f"{vm}.points", folder / f"{vm}.told"
     code = in_child(lambda: first_run(open_vm, vm, points, kill), points, kill.seconds or None)
-    group, _, point = points.read_text().splitlines()[-1].partition(" ") if points.exists() else ("call", "", "start")
+    passed = points.read_text().splitlines() if points.exists() else []
+    group, _, point = (passed or ["call its start"])[-1].partition(" ")
     outcome = Outcome(vm, kill, *((group, point) if code == -signal.SIGKILL else ("", "")))
     try:
         assert code in (0, -signal.SIGKILL), points.with_suffix(".error").read_text()

@@ -112,8 +112,3 @@ def summary(seed: int, outcomes: list[Outcome]) -> str:
     lines = [f"\nkills, seed {seed}: {len(outcomes)} runs; " + ", ".join(f"{n} {g}" for g, n in groups.most_common())]
     lines += [f"  {count:3} {point}" for point, count in points.most_common()]
     return "\n".join(lines + [str(one) for one in outcomes if one.failure])
-
-
-@pytest.fixture
-def seed() -> int:
-    return int(os.environ.get("SEED", "1"))
