@@ -27,6 +27,8 @@ TERM_SECONDS = 120.0
 TAKE_SECONDS = 5.0
 WATCH_SHARE = 0.25
 """A holder signs every sixth of its term; one that gives no sign while this share of it is watched is dead."""
+GRACE_SHARE = 0.9
+"""Of its term: for so long after its last sign a roll-back goes on although the frontend doesn't answer."""
 SIGN_SECONDS = 10.0
 """A lock whose holder hasn't signed for so long is nobody's: who locks and can't sign in half of it gives up."""
 CLAIM_SECONDS = 1.5
@@ -142,17 +144,16 @@ class Lease:
         Raises:
             LeaseLost: another run has taken over.
         """
-        if self._in_time() and not self._lost:
-            try:
-                self.check()
-            except LeaseLost:
+        try:
+            seen = self._look()
+        except SnapferryError as error:
+            if self._lost or _now() - self._renewed > self._term * GRACE_SHARE:
                 raise
-            except SnapferryError as error:
-                log.warning("%s: going on within the lease's term: %s", self._vm_name, error)
+            log.warning("%s: going on within the lease's term: %s", self._vm_name, error)
             return
-        seen = self._look()
         self._compare(seen)
-        self._claim(seen)
+        if not self._in_time():
+            self._claim(seen)
         self.check()
 
     def _enter(self) -> None:

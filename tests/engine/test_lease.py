@@ -13,7 +13,7 @@ import pytest
 
 from snapferry import opennebula
 from snapferry.cutover import cut_over
-from snapferry.errors import LeaseLost, RolledBack
+from snapferry.errors import LeaseLost, RolledBack, SnapferryError
 from snapferry.lab import Lab
 from snapferry.lease import Lease
 from snapferry.migration import Migration
@@ -22,6 +22,7 @@ from snapferry.record import BaseState, Phase
 from snapferry.rounds import run_round
 from snapferry.watch import Watch
 
+from ..conftest import wait_for
 from ..odd import guest_writes
 from .conftest import Ends
 from .support import assert_equal, warm
@@ -69,6 +70,31 @@ def test_a_woken_holder_finds_the_new_token_and_leaves_the_lock_to_it(lab: Lab, 
             woken.check()
     assert len(lab.control.inventory().locks) == 1
     opennebula.unlock_template(target, number)
+
+
+def test_a_frontend_that_is_away_ends_copies_at_half_the_term_and_roll_backs_at_its_end(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    migration.lease_seconds = 8.0
+
+    def refuses(act: Callable[[], None], error: type[SnapferryError]) -> bool:
+        try:
+            act()
+        except error:
+            return True
+        except SnapferryError:
+            return False
+        return False
+
+    with migration.lease(Event()) as lease:
+        lab.control.set_fault("one_drop", times=None)
+        wait_for(lambda: refuses(lease.check, LeaseLost), 10, "half the term")
+        lease.regain()
+        wait_for(lambda: refuses(lease.regain, opennebula.Unreachable), 10, "the term's end")
+        lab.control.clear_faults()
+        lease.regain()
+        lease.check()
+    assert lab.control.inventory().locks == ()
 
 
 TERM_SECONDS = 6.0
