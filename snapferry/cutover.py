@@ -215,6 +215,9 @@ class Cutover:
         migration, record = self.migration, self.migration.planned
         downtime, parts = self.record.downtime_seconds, self.record.parts
         if downtime is None:
+            if not self.parts:  # the run that knew them died
+                since = (datetime.now(UTC) - self.record.started).total_seconds()
+                self.parts = {"until a later run found it running": since}
             downtime, parts = (sum(self.parts.values()) if self.record.was_on else 0.0), self.parts
         self.intend("mark the source", past_no_return=True, downtime_seconds=downtime, parts=parts)
         if vsphere.power_state(migration.source, migration.vm.moref) == PowerState.ON:

@@ -204,5 +204,7 @@ def test_a_target_that_runs_against_its_record_is_never_joined_by_the_source(lab
     die_at("mark the source", lambda watch: cut_over(ends.migration(lab), watch))
     migration.refresh()
     write_record(migration, Phase.CUTTING_OVER, released=False, past_no_return=False)  # an older one came back
-    assert cut_over(ends.migration(lab), Watch()).outcome == "migrated"
+    result = cut_over(ends.migration(lab), Watch())
+    assert result.outcome == "migrated"
+    assert result.downtime_seconds > 0  # of which the dead run knew the parts
     assert lab.control.power("web01-migrated") == "poweredOff"
