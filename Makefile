@@ -7,14 +7,16 @@ BIN := .venv/bin
 SEED ?= 1
 SECONDS ?= 600
 PARSERS := descriptor cowd sesparse stream
+RUNS ?= 200
 
-.PHONY: help install demo demo-stop test check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
+.PHONY: help install demo demo-stop test torture check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
 
 help:
 	@echo "make demo          migrates a running VM between two simulated clouds; SEED=n varies it, KEEP=1 leaves all up"
 	@echo "make demo-stop     ends what KEEP=1 left"
 	@echo "make check         lint, types, unit tests"
 	@echo "make test          every test"
+	@echo "make torture       kills and faults by the hundred; RUNS=n for more, SEED=n for others"
 	@echo "make fuzz          looks for VMDK files that the parsers can't stand, SECONDS=600 for each of the four"
 	@echo "make docs-images   the README's screenshots"
 	@echo "make clean         removes what the other targets made, .venv included"
@@ -31,7 +33,11 @@ demo-stop:
 
 test:
 	@.ci/install qemu-utils chromium
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not torture"
+
+torture:
+	@.ci/install qemu-utils
+	@RUNS=$(RUNS) SEED=$(SEED) $(BIN)/pytest -s -m torture
 
 # Lint and types use one core, the unit tests the other.
 check:
@@ -49,7 +55,7 @@ types:
 	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
 
 unit:
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not torture"
 
 # What is found lies in build/fuzz: a file that `fuzz_<parser>.one_input` fails on, to be kept in the parser's corpus.
 fuzz:

@@ -1,10 +1,10 @@
 """Gives a migration up: our snapshots and what we made at the target go, the source stays as it is."""
 
 from snapferry import opennebula, vsphere
-from snapferry.cutover import find_machine
 from snapferry.errors import Refused
 from snapferry.migration import Migration
 from snapferry.record import Phase
+from snapferry.roll_back import find_machine
 from snapferry.rounds import remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch

@@ -11,24 +11,25 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from threading import Event
-from typing import Literal, NoReturn, TypeVar
+from typing import Literal, TypeVar
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError, SourceError, SourceLeftOff
+from snapferry.errors import Refused, SnapferryError, SourceError, SourceLeftOff
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
-from snapferry.opennebula.models import ImageState, Machine, Template
+from snapferry.opennebula.models import ImageState, Template
 from snapferry.plan import Deploy, Frozen
 from snapferry.record import (
     BaseState,
     CutoverRecord,
+    MigrationRecord,
     Phase,
     RoundResult,
     base_of_image,
     cutover_of_template,
     rounds_of_template,
 )
+from snapferry.roll_back import RollBack, find_machine
 from snapferry.rounds import copy_last_changes, remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -36,10 +37,6 @@ from snapferry.watch import Watch
 START_TIMEOUT_SECONDS = 600.0
 SLOWEST_COPY_BYTES_PER_SECOND = 50e6
 """A TM driver that copies the disks at start may take so long."""
-ROLL_BACK_SECONDS = 600.0
-"""How long each step of a roll-back is tried again: a frontend or a vCenter may restart meanwhile."""
-SETTLE_SECONDS = 120.0
-"""How long a guest that was asked to shut down is watched before it counts as staying on."""
 TAKE_SECONDS = 300.0
 """How long an approved cutover waits for a scheduled pre-sync to end its round."""
 VM_NAME_LENGTH = 56
@@ -103,12 +100,16 @@ class Cutover:
         self.parts: dict[str, float] = {}
         self.final: RoundResult | None = None
         known = migration.planned.cutover
-        self.record = known or CutoverRecord(
-            intent="begin",
-            started=datetime.now(UTC),
-            approved_by=approved_by,
-            was_on=migration.vm.power == PowerState.ON,
-            nics={nic.key: nic.start_connected for nic in migration.vm.nics},
+        self.record = (
+            known
+            if known and under_way(migration.planned)
+            else CutoverRecord(
+                intent="begin",
+                started=datetime.now(UTC),
+                approved_by=approved_by,
+                was_on=migration.vm.power == PowerState.ON,
+                nics={nic.key: nic.start_connected for nic in migration.vm.nics},
+            )
         )
 
     def intend(self, intent: str, **changes: object) -> None:
@@ -214,6 +215,9 @@ class Cutover:
         migration, record = self.migration, self.migration.planned
         downtime, parts = self.record.downtime_seconds, self.record.parts
         if downtime is None:
+            if not self.parts:  # the run that knew them died
+                since = (datetime.now(UTC) - self.record.started).total_seconds()
+                self.parts = {"until a later run found it running": since}
             downtime, parts = (sum(self.parts.values()) if self.record.was_on else 0.0), self.parts
         self.intend("mark the source", past_no_return=True, downtime_seconds=downtime, parts=parts)
         if vsphere.power_state(migration.source, migration.vm.moref) == PowerState.ON:
@@ -245,84 +249,25 @@ class Cutover:
         except Refused:  # the name is taken: an earlier move's source has it
             vsphere.mark_migrated(source, self.migration.vm, f"{name}-migrated-{record.migration_id}", note)
 
-    def recover(self, error: BaseException) -> CutoverResult:
+    def recover(self, error: BaseException, *, died: bool = False) -> CutoverResult:
         """What follows a failed step: forward where the target's guest has run, else the source back in service.
+
+        Args:
+            error: what failed.
+            died: whether another process failed: then nothing but a look tells what it started at the target.
 
         Raises:
             RolledBack: the source is in service.
             SourceLeftOff: that couldn't be reached, however often it was tried.
         """
+        if self.record.past_no_return:
+            raise error
         cause = error.cause if isinstance(error, SnapferryError) else f"{type(error).__name__}: {error}"
-        next_step = error.next_step if isinstance(error, SnapferryError) else ""
         self.watch.step("rolling back", cause)
-        try:
-            if self.record.released and self.insist(self.stop_target):
-                return self.finish()
-            self.insist(self.source_on)
-            self.insist(self.stop_target)  # one on hold, which never ran
-            self.insist(self.forget)
-        except LeaseLost:
-            raise
-        except SnapferryError as failure:
-            name = self.migration.vm.name
-            raise SourceLeftOff(
-                f"{name}: the cutover failed ({cause}) and so did the roll-back ({failure.cause}).",
-                f"See in OpenNebula that no machine of {name} runs, then run `snapferry cutover` (it ends the"
-                " roll-back) or power the source on in vCenter and connect its NICs.",
-            ) from failure
-        state = "is running again" if self.record.was_on else "is as it was"
-        return _raise(
-            RolledBack(
-                f"{self.migration.vm.name}: the cutover failed and was rolled back; the source {state}. Cause: {cause}",
-                next_step or "Mend the cause, then cut over again.",
-            ),
-            error,
-        )
-
-    def insist(self, step: Callable[[], T]) -> T:
-        """Repeats a step of the roll-back until it works, for `ROLL_BACK_SECONDS`."""
-        deadline, pause = time.monotonic() + ROLL_BACK_SECONDS, 0.5
-        while True:
-            try:
-                self.lease.regain()
-                return step()
-            except LeaseLost:
-                raise
-            except SnapferryError as error:
-                if time.monotonic() + pause > deadline:
-                    raise
-                self.watch.step("rolling back", f"once more in {pause:.0f} s: {error.cause}")
-            Event().wait(pause)
-            pause = min(pause * 2, 15)
-
-    def stop_target(self) -> bool:
-        """Ends the machine at the target, and sees it ended; whether its guest has run, and so it is left alone."""
-        machine = find_machine(self.migration)
-        if machine is None:
-            return False
-        if opennebula.has_run(machine):
-            return True
-        opennebula.terminate_hard(self.migration.target, machine.id)
-        return False
-
-    def source_on(self) -> None:
-        """Puts the source back in service, also where its guest is still shutting down."""
-        source, vm = self.migration.source, vsphere.read_vm(self.migration.source, self.migration.vm.moref)
-        there = {nic.key for nic in vm.nics}
-        vsphere.set_nics_start_connected(source, vm, {key: on for key, on in self.record.nics.items() if key in there})
-        if not self.record.was_on:
-            return
-        settled = time.monotonic() + min(self.migration.plan.shutdown.timeout_seconds, SETTLE_SECONDS)
-        while vsphere.power_state(source, vm.moref) == PowerState.ON and time.monotonic() < settled:
-            Event().wait(1)
-        vsphere.power_on(source, vm.moref)
-
-    def forget(self) -> None:
-        """Closes the images to everybody again, and drops the cutover from the record."""
-        for disk in self.migration.planned.disks:
-            opennebula.disable_image(self.migration.target, disk.image_id)
-        opennebula.update_template(self.migration.target, self.migration.planned.template_id, {"SNAPFERRY_CUTOVER": {}})
-        self.migration.set_phase(Phase.ROLLED_BACK)
+        back = RollBack(self.migration, self.lease, self.watch, self.record)
+        if (self.record.released or died) and back.target_has_run():
+            return self.finish()
+        raise back.run(cause, error.next_step if isinstance(error, SnapferryError) else "") from error
 
 
 def cut_over(
@@ -347,14 +292,15 @@ def cut_over(
     """
     with migration.lease(watch.stop, take_seconds=take_seconds) as lease:
         migration.refresh()
+        _doubt_record(migration)
         if migration.planned.phase == Phase.MIGRATED:
             return result_of(migration, None)
         cutover = Cutover(migration, lease, watch, approved_by)
         if cutover.record.past_no_return:
             return cutover.finish()
-        if migration.planned.phase == Phase.CUTTING_OVER:
+        if under_way(migration.planned):
             died = SnapferryError(f"an earlier attempt ended at {cutover.record.intent!r}.")
-            return uninterrupted(lambda: cutover.recover(died))
+            return uninterrupted(lambda: cutover.recover(died, died=True))
         cutover.guard()
         try:
             return cutover.run()
@@ -362,6 +308,47 @@ def cut_over(
             watch.stop.clear()
             failed = error
             return uninterrupted(lambda: cutover.recover(failed))
+
+
+def under_way(record: MigrationRecord) -> bool:
+    """Whether a cutover was begun and neither ended nor rolled back.
+
+    Its intents count as well as the phase, which may have been edited: an attempt whose first intent is all that was
+    written before the phase has done nothing yet.
+    """
+    if record.phase in (Phase.CUTTING_OVER, Phase.MIGRATED):
+        return record.phase == Phase.CUTTING_OVER
+    return record.cutover is not None and record.cutover.intent != "shutdown"
+
+
+def _doubt_record(migration: Migration) -> None:
+    """Compares what the record says of a cutover with both ends; nothing is done on its word alone.
+
+    Raises:
+        Refused: it says that the VM went over, and the ends say otherwise.
+        SourceLeftOff: a cutover was under way, the source is off, and what it was like before isn't known.
+    """
+    record, vm = migration.planned, migration.vm
+    went_over = record.phase == Phase.MIGRATED or (record.cutover is not None and record.cutover.past_no_return)
+    if went_over and vm.power == PowerState.ON:
+        raise Refused(
+            f"{vm.name}: its record says that it was migrated, but the source runs.",
+            "If it is in service at the target, power the source off in vCenter at once, then run this again. If not,"
+            f" somebody edited the record: see template {record.template_id} in OpenNebula.",
+        )
+    if went_over and record.phase != Phase.MIGRATED and migration.plan.deploy == Deploy.VM:
+        machine = find_machine(migration)
+        if machine is None or not opennebula.has_run(machine):
+            raise Refused(
+                f"{vm.name}: its record says that it runs at the target, but no machine of it has run there.",
+                "Find out who deleted the machine or edited the record; until then the source stays as it is"
+                f" ({vm.power.value}). To go back, power it on in vCenter and connect its NICs.",
+            )
+    if record.phase == Phase.CUTTING_OVER and record.cutover is None and vm.power != PowerState.ON:
+        raise SourceLeftOff(
+            f"{vm.name}: a cutover was under way, but its record is gone, and the source is {vm.power.value}.",
+            "If it should run, power it on in vCenter and connect its NICs; then run `snapferry cutover` again.",
+        )
 
 
 def uninterrupted(work: Callable[[], T]) -> T:
@@ -389,21 +376,8 @@ def result_of(migration: Migration, final: RoundResult | None) -> CutoverResult:
     )
 
 
-def find_machine(migration: Migration) -> Machine | None:
-    """The machine that this migration made at the target, if it still exists."""
-    wanted = migration.planned.migration_id
-    for machine in opennebula.list_machines(migration.target):
-        if machine.attributes.get("SNAPFERRY_ID") == wanted and opennebula.state_name(machine) != "DONE":
-            return machine
-    return None
-
-
 def _linked_images(template: Template) -> set[int]:
     """IDs of the images that a template's disks name."""
     disks = template.attributes.get("DISK", [])
     vectors = disks if isinstance(disks, list) else [disks]
     return {int(one["IMAGE_ID"]) for one in vectors if isinstance(one, dict) and one.get("IMAGE_ID", "").isdigit()}
-
-
-def _raise(error: SnapferryError, cause: BaseException) -> NoReturn:
-    raise error from cause

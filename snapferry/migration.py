@@ -6,7 +6,7 @@ from typing import Self
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import PlanError, Refused
-from snapferry.lease import TAKE_SECONDS, Lease
+from snapferry.lease import TAKE_SECONDS, TERM_SECONDS, Lease
 from snapferry.plan import MigrationPlan
 from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
 from snapferry.vsphere.models import SourceVm
@@ -36,6 +36,7 @@ class Migration:
         self.target = target
         self.vm = vm
         self.record = record
+        self.lease_seconds = TERM_SECONDS
         self.rounds_of_this_run: list[RoundResult] = []
 
     @classmethod
@@ -69,7 +70,7 @@ class Migration:
 
     def lease(self, stop: Event, take_seconds: float = TAKE_SECONDS) -> Lease:
         """The right to work on this VM; see `Lease`. What was read before it was taken may be old: `refresh` inside."""
-        return Lease(self.target, self.planned.template_id, self.vm.name, stop, take_seconds=take_seconds)
+        return Lease(self.target, self.planned.template_id, self.vm.name, stop, self.lease_seconds, take_seconds)
 
     def base_key(self) -> str:
         """Names the base that the images' records hold now; `none` before the first preparation."""

@@ -79,6 +79,13 @@ class OnNoConvergence(StrEnum):
     GATE = "gate"
 
 
+class OnDoubt(StrEnum):
+    """What to do where change tracking can't be trusted for the last changes, while the VM is off."""
+
+    ROLL_BACK = "roll_back"
+    COPY = "copy"
+
+
 class Frozen(BaseModel):
     """A model that can't be changed and refuses fields that it doesn't know."""
 
@@ -184,6 +191,9 @@ class MigrationPlan(Frozen):
     """Rounds, the base included, after which a run stops trying to converge."""
     on_no_convergence: OnNoConvergence = OnNoConvergence.GATE
     """`gate` goes on to the gate and says so; `hold` keeps the VM warm and waits for the next run."""
+    on_doubt: OnDoubt = OnDoubt.ROLL_BACK
+    """What to do if change tracking is doubted after the power-off: `roll_back` puts the source back in service;
+    `copy` copies the disk in full while the VM is off, which may take hours."""
     gate: bool = True
     """Whether a person has to approve the cutover."""
     gate_timeout_seconds: Seconds = Field(7 * 86400, gt=0, alias="gate_timeout")

@@ -9,6 +9,7 @@ vector of its own with one writer, because an update replaces whole vectors and 
 | template | `SNAPFERRY_ROUND` | the snapshot of the round under way |
 | template | `SNAPFERRY_ROUNDS` | the rounds so far (compressed JSON) |
 | template | `SNAPFERRY_CUTOVER` | intents of the cutover, each written before its act |
+| template | `SNAPFERRY_DOWNTIME` | what rolled-back cutovers cost so far |
 | template | `SNAPFERRY_LEASE` | who holds the VM (`snapferry.lease`) |
 | image | `SNAPFERRY` | which disk of which VM this image takes |
 | image | `SNAPFERRY_BASE` | how much of the disk it holds: the base |
@@ -164,6 +165,10 @@ class MigrationRecord(Frozen):
     rounds: tuple[RoundResult, ...] = ()
     disks: tuple[DiskRecord, ...] = ()
     cutover: CutoverRecord | None = None
+    rolled_back_seconds: float = 0.0
+    """Downtime of all cutovers that were rolled back."""
+    rolled_back_at: str = ""
+    """When the last of these began: it is added once, however often its roll-back is repeated."""
 
     @property
     def open(self) -> bool:
@@ -303,6 +308,13 @@ def cutover_of_template(cutover: CutoverRecord) -> dict[str, dict[str, str]]:
     return {"SNAPFERRY_CUTOVER": {"INTENT": cutover.intent, "DETAILS": pack(cutover.model_dump(mode="json"))}}
 
 
+def downtime_of_template(record: MigrationRecord, started: datetime, seconds: float) -> dict[str, dict[str, str]]:
+    """The template's attribute with the downtime of rolled-back cutovers, one that began at `started` added."""
+    at = started.isoformat()
+    added = seconds if at != record.rolled_back_at else 0.0
+    return {"SNAPFERRY_DOWNTIME": {"SECONDS": f"{record.rolled_back_seconds + added:.1f}", "LAST": at}}
+
+
 def read_disk(image: Image) -> DiskRecord | None:
     """The record that an image carries; None where it carries none of ours, or another image's (a clone).
 
@@ -345,6 +357,7 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
     under_way = Vector.of(template.attributes, "SNAPFERRY_ROUND") or Vector({})
     history = Vector.of(template.attributes, "SNAPFERRY_ROUNDS") or Vector({})
     cutover = Vector.of(template.attributes, "SNAPFERRY_CUTOVER")
+    downtime = Vector.of(template.attributes, "SNAPFERRY_DOWNTIME") or Vector({})
     ours = [image for image in images if _migration_of(image.attributes) == mine.get("ID")]
     try:
         return MigrationRecord(
@@ -361,6 +374,8 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
             rounds=_ROUNDS.validate_python(history.packed("HISTORY") or ()),
             disks=tuple(sorted((disk for image in ours if (disk := read_disk(image))), key=lambda disk: disk.key)),
             cutover=CutoverRecord.model_validate(cutover.packed("DETAILS")) if cutover else None,
+            rolled_back_seconds=float(downtime.get("SECONDS") or 0),
+            rolled_back_at=downtime.get("LAST"),
         )
     except (ValueError, ValidationError, zlib.error) as error:
         raise _unreadable(f"template {template.id} ({template.name})") from error

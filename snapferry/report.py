@@ -54,6 +54,8 @@ class Report(Frozen):
     copied_bytes: int
     downtime_seconds: float | None
     downtime_parts: dict[str, float]
+    rolled_back_seconds: float = 0.0
+    """Downtime of earlier attempts, which were rolled back."""
 
 
 def build_report(migration: Migration) -> Report:
@@ -90,6 +92,7 @@ def build_report(migration: Migration) -> Report:
         copied_bytes=sum(one.copied_bytes for one in record.rounds),
         downtime_seconds=cutover.downtime_seconds if cutover else None,
         downtime_parts=cutover.parts if cutover else {},
+        rolled_back_seconds=record.rolled_back_seconds,
     )
 
 
@@ -131,6 +134,8 @@ def rounds_table(rounds: Sequence[RoundResult]) -> str:
 def report_markdown(report: Report) -> str:
     """The report for people."""
     downtime = "none yet" if report.downtime_seconds is None else f"{report.downtime_seconds:.1f} s"
+    if report.rolled_back_seconds:
+        downtime += f", and {report.rolled_back_seconds:.1f} s of attempts that were rolled back"
     where = f"VM {report.machine_id}" if report.machine_id is not None else f"template {report.template_id}"
     parts = "\n".join(f"| {name} | {seconds:.1f} s |" for name, seconds in report.downtime_parts.items())
     disks = "\n".join(

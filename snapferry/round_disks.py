@@ -130,7 +130,7 @@ def copy_disks(
     def one_disk(work: Work) -> DiskResult:
         path = _image_path(migration, work)
         journal, lost = _begin(migration, point, work, path, lease)
-        result = _copy_disk(migration, work, path, journal, limiter, watch)
+        result = _copy_disk(migration, work, path, journal, limiter, lease, watch)
         if commit:
             _commit(migration, point, work, lease)
             journal.clear()
@@ -223,7 +223,13 @@ def _journal(
 
 
 def _copy_disk(
-    migration: Migration, work: Work, path: Path, journal: Journal, limiter: RateLimiter | None, watch: Watch
+    migration: Migration,
+    work: Work,
+    path: Path,
+    journal: Journal,
+    limiter: RateLimiter | None,
+    lease: Lease,
+    watch: Watch,
 ) -> DiskResult:
     disk, started = work.disk, time.monotonic()
 
@@ -232,6 +238,7 @@ def _copy_disk(
 
     meter = watch.disk(disk.key, disk.label, work.extents.subtract(journal.done()).total_bytes)
     with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
+        lease.check()  # from here on no other run can open the image
         connections = migration.plan.connections
         with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
             copied = pump(

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from snapferry import opennebula, vsphere
-from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, judge
+from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, copy_rate, judge
 from snapferry.errors import LeaseLost, Refused, SourceError, Stopped
 from snapferry.lease import Lease
 from snapferry.migration import Migration
 from snapferry.opennebula.models import ImageState
+from snapferry.plan import OnDoubt
 from snapferry.record import (
     BaseState,
     DiskResult,
@@ -19,7 +20,7 @@ from snapferry.record import (
     round_of_template,
     rounds_of_template,
 )
-from snapferry.round_disks import Point, copy_disks, find_work
+from snapferry.round_disks import Point, Work, copy_disks, find_work
 from snapferry.round_snapshot import open_snapshot, remove_our_snapshots, within_limits
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -178,12 +179,7 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
     migration.planned.check_disks(migration.vm.disks)
     point = Point("", since, migration.vm.disks)
     works = find_work(migration, point, watch)
-    if doubts := [f"{one.disk.label}: {one.doubt}" for one in works if one.doubt]:
-        raise SourceError(
-            f"{migration.vm.name}: change tracking can't be trusted for the last changes ({'; '.join(doubts)}), and a"
-            " full copy would keep the VM off for long.",
-            "Run `snapferry presync`, which copies in full while the VM runs; then cut over again.",
-        )
+    _answer_doubt(migration, works, watch)
     copying = time.monotonic()
     results = copy_disks(migration, point, works, lease, watch, commit=False)
     copied = time.monotonic()
@@ -195,6 +191,23 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
         )
     number = migration.planned.round_number + 1
     return _result(migration, "final", number, point, (started, began), copied - copying, results)
+
+
+def _answer_doubt(migration: Migration, works: list[Work], watch: Watch) -> None:
+    """What the plan says of a disk whose last changes can't be trusted: says what its full copy takes, or ends it."""
+    for work in works:
+        if work.doubt and migration.plan.on_doubt == OnDoubt.COPY:
+            size = work.extents.total_bytes
+            seconds = size / copy_rate(migration.planned.rounds)
+            told = f"copied in full, {size / 1e6:.0f} MB in about {seconds:.0f} s, because {work.doubt}"
+            watch.step("doubt", f"{work.disk.label}: {told}")
+        elif work.doubt:
+            raise SourceError(
+                f"{migration.vm.name}: change tracking can't be trusted for the last changes of {work.disk.label}"
+                f" ({work.doubt}), and a full copy would keep the VM off for long.",
+                "Run `snapferry presync`, which copies in full while the VM runs; then cut over again. A plan with"
+                " `on_doubt: copy` copies in full during the downtime instead.",
+            )
 
 
 def _check_off(migration: Migration) -> None:

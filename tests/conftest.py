@@ -30,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def seed() -> int:
+    """What drawn tests draw from: `make torture SEED=n`."""
+    return int(os.environ.get("SEED", "1"))
+
+
+@pytest.fixture
 def without_prefect() -> Iterator[None]:
     """No server is configured."""
     from prefect.settings import PREFECT_API_URL, temporary_settings

@@ -27,7 +27,7 @@ from snapferry.vsphere.errors import (
     WrongPassword,
 )
 from snapferry.vsphere.inventory import find_vm, list_vms, read_vm
-from snapferry.vsphere.marks import annotate, mark_migrated, rename, set_nics_start_connected
+from snapferry.vsphere.marks import annotate, connect_nics, mark_migrated, rename, set_nics_start_connected
 from snapferry.vsphere.models import NfcTicket, PowerState, Snapshot, SourceDisk, SourceNic, SourceVm
 from snapferry.vsphere.nfc_ticket import nfc_ticket
 from snapferry.vsphere.power import (
@@ -83,6 +83,7 @@ __all__ = [
     "WrongPassword",
     "annotate",
     "concerns",
+    "connect_nics",
     "create_snapshot",
     "datastore_space",
     "delta_bytes",

@@ -22,8 +22,7 @@ def set_nics_start_connected(session: "Session", vm: SourceVm, connected: dict[i
     Raises:
         SourceError: the VM has no card of that key, or it couldn't be changed.
     """
-    devices = _read(session, vm, "config.hardware.device") or ()
-    cards = {one.key: one for one in devices if isinstance(one, vim.vm.device.VirtualEthernetCard)}
+    cards = _cards(session, vm)
     missing = [key for key in connected if key not in cards]
     if missing:
         raise SourceError(f"{vm.name} has no network card {missing[0]} any more.", "Read the VM again.")
@@ -37,6 +36,21 @@ def set_nics_start_connected(session: "Session", vm: SourceVm, connected: dict[i
             changes.append(vim.vm.device.VirtualDeviceSpec(operation="edit", device=card))
     if changes:
         _reconfigure(session, vm, f"change the network cards of {vm.name}", vim.vm.ConfigSpec(deviceChange=changes))
+
+
+def connect_nics(session: "Session", vm: SourceVm, keys: list[int]) -> None:
+    """Connects network cards of a running VM, by key; those that are connected already are left alone.
+
+    Raises:
+        SourceError: they couldn't be connected.
+    """
+    changes = []
+    for card in (one for key, one in _cards(session, vm).items() if key in keys):
+        if card.connectable is not None and not card.connectable.connected:
+            card.connectable.connected = True
+            changes.append(vim.vm.device.VirtualDeviceSpec(operation="edit", device=card))
+    if changes:
+        _reconfigure(session, vm, f"connect the network cards of {vm.name}", vim.vm.ConfigSpec(deviceChange=changes))
 
 
 def rename(session: "Session", vm: SourceVm, new_name: str) -> None:
@@ -57,6 +71,12 @@ def mark_migrated(session: "Session", vm: SourceVm, new_name: str, note: str) ->
     """Renames the VM and adds a note, so that nobody takes it for the one in service."""
     annotate(session, vm, note)
     rename(session, vm, new_name)
+
+
+def _cards(session: "Session", vm: SourceVm) -> dict[int, Any]:
+    """The VM's network cards as they are now, by key."""
+    devices = _read(session, vm, "config.hardware.device") or ()
+    return {one.key: one for one in devices if isinstance(one, vim.vm.device.VirtualEthernetCard)}
 
 
 def _read(session: "Session", vm: SourceVm, path: str) -> Any:

@@ -1,0 +1,114 @@
+"""A run may be killed at any instant: whoever goes on ends with equal bytes, and the VM in service at one end."""
+
+import multiprocessing
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from snapferry import opennebula, vsphere
+from snapferry.lab import Lab, up
+from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabVCenter, LabVm, Workload
+from snapferry.migration import Migration
+from snapferry.plan import MigrationPlan
+
+from .kills import GROUPS, Kill, Open, Outcome, die_and_go_on, fly
+
+pytestmark = pytest.mark.slow
+A_TENTH, RUNS = 20, int(os.environ.get("RUNS", "200"))
+
+LANES = 3
+VMS_PER_LAB = 25
+FAST = LabOpenNebula(image_delay=(0.02, 0.1), step_delay=(0.01, 0.05))
+
+
+def small_vm(name: str, number: int) -> LabVm:
+    """Two small disks, one of an odd size, and a guest that writes; off until its turn comes."""
+    disks = (
+        LabDisk(capacity_bytes=12 << 20, data_bytes=6 << 20, data_runs=12),
+        LabDisk(capacity_bytes=(1 << 20) + 512, data_bytes=1 << 19, data_runs=3),
+    )
+    nics = (LabNic(network="VM Network", ip=f"10.7.0.{number + 10}"),)  # outside the target's range: one is added
+    guest = Workload(rate_bytes=400_000, hot_bytes=1 << 20)
+    return LabVm(name=name, disks=disks, nics=nics, workload=guest, power="off", shutdown_seconds=0.1)
+
+
+def opener(lab: Lab) -> Open:
+    """Opens both ends of a VM's move, as each process does for itself."""
+    ends, ca = lab.endpoints, Path(lab.endpoints.ca_file).read_text()
+
+    def open_vm(vm: str) -> Migration:
+        source = vsphere.VCenterLogin(
+            host=ends.vcenter_host, port=ends.vcenter_port, user=ends.vcenter_user,
+            password=SecretStr(ends.vcenter_password), ca_pem=ca,
+        )  # fmt: skip
+        target = opennebula.OpenNebulaLogin(
+            endpoint=ends.opennebula_endpoint, user=ends.opennebula_user,
+            secret=SecretStr(ends.opennebula_password), ca_pem=ca,
+        )  # fmt: skip
+        fields: dict[str, Any] = {"image_datastore": "default", "floor": "256 KiB", "max_rounds": 3}
+        plan = MigrationPlan.model_validate({"vm": vm, "shutdown": {"timeout": "3s"}, **fields})
+        return Migration.open(plan, vsphere.Session(source), opennebula.Client(target))
+
+    return open_vm
+
+
+class Lane:
+    """One process that runs cases: it gets the lab by being forked, since a running lab can't be sent."""
+
+    lab: Lab
+
+    @classmethod
+    def enter(cls, lab: Lab) -> None:
+        cls.lab = lab
+
+    @classmethod
+    def case(cls, folder: Path, vm: str, kill: Kill) -> Outcome:
+        return die_and_go_on(cls.lab, opener(cls.lab), vm, kill, folder)
+
+
+@pytest.mark.parametrize("runs", [A_TENTH, pytest.param(RUNS, marks=pytest.mark.torture)])
+def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_is_left(
+    runs: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
+    chance = random.Random(seed)
+    groups = cycle(chance.sample(GROUPS, len(GROUPS)))
+    outcomes: list[Outcome] = []
+    while (left := runs - sum(bool(one.point) for one in outcomes)) > 0:
+        begin, count = len(outcomes), min(left, VMS_PER_LAB)
+        names = [f"vm{begin + number}" for number in range(count)]
+        vms = tuple(small_vm(name, number) for number, name in enumerate((*names, "pilot")))
+        config = LabConfig(seed=seed + begin, vcenter=LabVCenter(vms=vms), opennebula=FAST)
+        with up(config, tmp_path / f"lab{begin}") as lab:
+            pilot = fly(lab, opener(lab), "pilot", tmp_path)
+            outcomes += list(run_all(tmp_path, lab, {name: pilot.draw(next(groups), chance) for name in names}))
+    with capsys.disabled():
+        print(summary(seed, outcomes))
+    assert not [str(one) for one in outcomes if one.failure]
+    hit = Counter(one.group for one in outcomes if one.point)
+    assert hit["copy"] + hit["off-copy"] >= runs // 5
+    assert hit["off-copy"] + hit["off-call"] >= runs // 5
+
+
+def run_all(folder: Path, lab: Lab, kills: dict[str, Kill]) -> Iterator[Outcome]:
+    """All VMs of a lab, some at a time, each lane a process that has no threads and so may fork."""
+    with ProcessPoolExecutor(LANES, multiprocessing.get_context("fork"), Lane.enter, (lab,)) as lanes:
+        futures = [lanes.submit(Lane.case, folder, vm, kill) for vm, kill in kills.items()]
+        yield from (future.result() for future in futures)
+
+
+def summary(seed: int, outcomes: list[Outcome]) -> str:
+    """Seed, points hit, and what failed."""
+    groups = Counter(one.group or "none: it was done before" for one in outcomes)
+    points = Counter(one.point for one in outcomes if one.point)
+    lines = [f"\nkills, seed {seed}: {len(outcomes)} runs; " + ", ".join(f"{n} {g}" for g, n in groups.most_common())]
+    lines += [f"  {count:3} {point}" for point, count in points.most_common()]
+    return "\n".join(lines + [str(one) for one in outcomes if one.failure])
