@@ -6,13 +6,14 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 SEED ?= 1
 
-.PHONY: help install demo demo-stop test check lint types unit docs-images clean
+.PHONY: help install demo demo-stop test torture check lint types unit docs-images clean
 
 help:
 	@echo "make demo          migrates a running VM between two simulated clouds; SEED=n varies it, KEEP=1 leaves all up"
 	@echo "make demo-stop     ends what KEEP=1 left"
 	@echo "make check         lint, types, unit tests"
 	@echo "make test          every test"
+	@echo "make torture       kills and faults, long; RUNS=n for more, SEED=n for others"
 	@echo "make docs-images   the README's screenshots"
 	@echo "make clean         removes what the other targets made, .venv included"
 
@@ -28,7 +29,11 @@ demo-stop:
 
 test:
 	@.ci/install qemu-utils chromium
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest -n 2 --dist loadgroup -m "not torture"
+
+torture:
+	@.ci/install qemu-utils
+	@RUNS=$(or $(RUNS),100) SEED=$(SEED) $(BIN)/pytest -n 2 --dist loadgroup -m torture tests/torture
 
 # Lint and types use one core, the unit tests the other.
 check:
@@ -46,7 +51,7 @@ types:
 	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
 
 unit:
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow"
+	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not torture"
 
 docs-images:
 	@.ci/install qemu-utils chromium

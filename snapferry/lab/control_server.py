@@ -13,14 +13,13 @@ from snapferry.lab.host.errors import HostError
 from snapferry.lab.https import Handler, HttpsServer
 from snapferry.lab.opennebula import Frontend
 from snapferry.lab.vcenter import VCenter
+from snapferry.lab.vcenter.acts import ACTS, SOMEBODY, act
 from snapferry.lab.vcenter.faults import Faults
 from snapferry.lab.vcenter.hardware import nics_of
 from snapferry.lab.vcenter.machine import Machine
 from snapferry.lab.vcenter.power import switch_off, switch_on
 
 MAX_REQUEST_BYTES = 1 << 20
-SOMEBODY = "somebody@vsphere.local"
-"""Who the events name where the control interface switches a VM."""
 
 
 class ControlService:
@@ -60,6 +59,7 @@ class ControlService:
             connections=sum(one["connections"] for one in counted),
             requests=sum(one["requests"] for one in counted),
             calls=dict(self._vcenter.calls),
+            one_calls=self._frontend.calls(),
             sessions=len(self._vcenter.sessions),
         )
 
@@ -93,9 +93,9 @@ class ControlService:
         return self._vcenter.sessions.end_all()
 
     def set_fault(self, name: str, arguments: dict[str, Any]) -> None:
-        if name == "reset_change_tracking":
-            self._reset_change_tracking(self._vcenter.named(arguments["vm"]))
-        elif name in Faults.NAMES:
+        if name in ACTS and "method" not in arguments:
+            act(self._vcenter, name, arguments)
+        elif name in ACTS or name in Faults.ARGUMENTS:
             self._vcenter.faults.set(name, arguments)
         elif name.startswith("one_"):
             self._frontend.set_fault(name.removeprefix("one_"), **arguments)
@@ -108,13 +108,6 @@ class ControlService:
         self._frontend.clear_faults()
         for host in self._vcenter.hosts.values():
             host.client.clear_faults()
-
-    def _reset_change_tracking(self, machine: Machine) -> None:
-        """Tracking off and on again: the disks' ids get another UUID."""
-        with machine.exclusively():
-            for enabled in (False, True):
-                machine.host.client.set_change_tracking(machine.moref, enabled, True)
-            machine.refresh_disks()
 
 
 def _snapshot_id(machine: Machine, wanted: str | None) -> str | None:
