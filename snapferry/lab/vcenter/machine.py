@@ -50,7 +50,6 @@ class Machine:
         """Removed, but their files wait for a consolidation."""
         self.edited_disks: dict[int, Any] = {}
         """Disks that vCenter was made to tell otherwise of, by key."""
-        """Number of the guest's last write, known once it has been powered off."""
         self.tools_running = config.tools == "running"
         self._lock = threading.Lock()
         self._task: Any = None
