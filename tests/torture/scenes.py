@@ -177,6 +177,12 @@ def assert_source_untouched(site: Lab, vm: str) -> None:
     assert (now.power, now.nics_start_connected, now.snapshots) == ("poweredOn", (True,), ())
 
 
+def backed_up(site: Lab, vm: str) -> bool:
+    """Whether a backup job's snapshot hangs on the source now."""
+    vms = site.control.inventory().vms
+    return any("backup" in name for one in (vm, f"{vm}-migrated") if one in vms for name in vms[one].snapshots)
+
+
 def go_on(reopen: Callable[[], Migration]) -> Migration:
     """Runs again, as another worker, until the VM is moved; an attempt that died may first be rolled back."""
     for _ in range(2):
