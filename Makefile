@@ -7,7 +7,6 @@ BIN := .venv/bin
 SEED ?= 1
 SECONDS ?= 600
 PARSERS := descriptor cowd sesparse stream
-RUNS ?= 200
 
 .PHONY: help install demo demo-stop test torture check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
 
@@ -37,7 +36,7 @@ test:
 
 torture:
 	@.ci/install qemu-utils
-	@RUNS=$(RUNS) SEED=$(SEED) $(BIN)/pytest -s -m torture
+	@$(if $(RUNS),RUNS=$(RUNS)) SEED=$(SEED) $(BIN)/pytest -s -m torture
 
 # Lint and types use one core, the unit tests the other.
 check:

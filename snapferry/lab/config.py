@@ -1,7 +1,7 @@
 """What a lab holds: `lab.yaml` as a model. Every size may be written as text (`2 GiB`)."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -183,10 +183,23 @@ class LabOpenNebula(Frozen):
     """Seconds, from and to, of each step in a VM's life (PROLOG, BOOT, shutdown, …)."""
 
 
+class LabFault(Frozen):
+    """A fault that is set when the lab is up: its name, and its arguments beside it (`LabControl.set_fault`)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 class LabConfig(Frozen):
     """The whole lab."""
 
     seed: int = 1
+    faults: tuple[LabFault, ...] = ()
     vcenter: LabVCenter = LabVCenter()
     opennebula: LabOpenNebula = LabOpenNebula()
 

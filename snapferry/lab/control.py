@@ -57,6 +57,8 @@ class LabCounters(Frozen):
     """NFC read requests."""
     calls: dict[str, int]
     """SOAP calls by method."""
+    one_calls: dict[str, int]
+    """OpenNebula calls by method, as `image.update`."""
     sessions: int
     """vCenter sessions that are open now."""
 
@@ -115,12 +117,11 @@ class LabControl:
         return int(self._call("expire_sessions"))
 
     def set_fault(self, name: str, **arguments: Any) -> None:
-        """Lets something go wrong.
+        """Lets something go wrong, now or at the next occasion; lab.yaml's `faults` are set as this does.
 
-        Faults of vCenter are listed at `snapferry.lab.vcenter.faults.Faults`, `reset_change_tracking` (`vm`) gives a
-        VM's disks a new tracking id, `event` (`vm`, `type`) posts an event such as
-        `com.vmware.vc.ha.VmRestartedByHAEvent`, `edit_disk` (`vm`, `key`, and `capacity_bytes`, `uuid` or `there`)
-        changes what vCenter tells of a disk, names that start with `one_` are OpenNebula's, all others the hosts'.
+        The names are in four tables: vCenter's own in `snapferry.lab.vcenter.faults.Faults`, what other people do there
+        in `snapferry.lab.vcenter.acts`, the hosts' in `snapferry.lab.host.faults`, OpenNebula's (with `one_` before the
+        name) in `snapferry.lab.opennebula.faults`.
         """
         self._call("set_fault", name=name, arguments=arguments)
 

@@ -6,21 +6,20 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
-from pyVmomi import vim, vmodl
+from pyVmomi import vmodl
 
 from snapferry.lab.control import LabCounters, LabInventory, LabVmState
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.https import Handler, HttpsServer
 from snapferry.lab.opennebula import Frontend
-from snapferry.lab.vcenter import VCenter, describe
+from snapferry.lab.vcenter import VCenter
+from snapferry.lab.vcenter.acts import ACTS, SOMEBODY, act
 from snapferry.lab.vcenter.faults import Faults
-from snapferry.lab.vcenter.hardware import disks_of, nics_of
+from snapferry.lab.vcenter.hardware import nics_of
 from snapferry.lab.vcenter.machine import Machine
 from snapferry.lab.vcenter.power import switch_off, switch_on
 
 MAX_REQUEST_BYTES = 1 << 20
-SOMEBODY = "somebody@vsphere.local"
-"""Who the events name where the control interface switches a VM."""
 
 
 class ControlService:
@@ -29,8 +28,6 @@ class ControlService:
     def __init__(self, vcenter: VCenter, frontend: Frontend) -> None:
         self._vcenter = vcenter
         self._frontend = frontend
-        self._disks: dict[int, Any] = {}
-        """Those that vCenter was made to tell otherwise of, by key."""
         self.methods: dict[str, Callable[..., Any]] = {
             method.__name__: method
             for method in (
@@ -62,6 +59,7 @@ class ControlService:
             connections=sum(one["connections"] for one in counted),
             requests=sum(one["requests"] for one in counted),
             calls=dict(self._vcenter.calls),
+            one_calls=self._frontend.calls(),
             sessions=len(self._vcenter.sessions),
         )
 
@@ -95,14 +93,9 @@ class ControlService:
         return self._vcenter.sessions.end_all()
 
     def set_fault(self, name: str, arguments: dict[str, Any]) -> None:
-        if name == "reset_change_tracking":
-            self._reset_change_tracking(self._vcenter.named(arguments["vm"]))
-        elif name == "event":
-            machine = self._vcenter.named(arguments["vm"])
-            self._vcenter.events.post(vim.event.EventEx, SOMEBODY, "", machine.mo, eventTypeId=arguments["type"])
-        elif name == "edit_disk":
-            self._edit_disk(**arguments)
-        elif name in Faults.NAMES:
+        if name in ACTS and "method" not in arguments:
+            act(self._vcenter, name, arguments)
+        elif name in ACTS or name in Faults.ARGUMENTS:
             self._vcenter.faults.set(name, arguments)
         elif name.startswith("one_"):
             self._frontend.set_fault(name.removeprefix("one_"), **arguments)
@@ -115,31 +108,6 @@ class ControlService:
         self._frontend.clear_faults()
         for host in self._vcenter.hosts.values():
             host.client.clear_faults()
-
-    def _reset_change_tracking(self, machine: Machine) -> None:
-        """Tracking off and on again: the disks' ids get another UUID."""
-        with machine.exclusively():
-            for enabled in (False, True):
-                machine.host.client.set_change_tracking(machine.moref, enabled, True)
-            machine.refresh_disks()
-
-    def _edit_disk(
-        self, vm: str, key: int, capacity_bytes: int | None = None, uuid: str | None = None, there: bool = True
-    ) -> None:
-        """What vCenter tells of a disk from now on; its files stay as they are."""
-        machine = self._vcenter.named(vm)
-        edited = describe.copy_of(
-            self._disks.get(key) or next(one for one in disks_of(machine.config) if one.key == key)
-        )
-        self._disks[key] = edited
-        edited.capacityInBytes = capacity_bytes or edited.capacityInBytes
-        edited.backing.uuid = uuid or edited.backing.uuid
-
-        def edit(config: Any) -> None:
-            others = [one for one in config.hardware.device if one.key != key]
-            config.hardware.device = [*others, edited] if there else others
-
-        self._vcenter.store.edit(machine.mo, "config", edit)
 
 
 def _snapshot_id(machine: Machine, wanted: str | None) -> str | None:

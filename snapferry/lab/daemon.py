@@ -47,7 +47,10 @@ def running(config: LabConfig, folder: Path) -> Iterator[Endpoints]:
         vcenter.add_machines()
         server = VCenterServer(vcenter, context)
         stack.callback(server.stop)
-        control = ControlServer(ControlService(vcenter, frontend), token, context)
+        service = ControlService(vcenter, frontend)
+        for fault in config.faults:
+            service.set_fault(fault.name, fault.arguments)
+        control = ControlServer(service, token, context)
         stack.callback(control.stop)
         server.start()
         control.start()

@@ -208,3 +208,13 @@ def test_two_vms_of_one_name_need_two_folders() -> None:
     with pytest.raises(ValueError, match="same name"):
         LabVCenter(vms=twins)
     assert LabVCenter(vms=(twins[0], LabVm(name="a", folder="other", disks=())))
+
+
+@pytest.mark.slow
+def test_faults_of_the_file_are_set_when_the_lab_is_up(tmp_path: Path) -> None:
+    file = tmp_path / "lab.yaml"
+    vm = {"name": "web01", "disks": [{"capacity": "1 MiB"}], "power": "off"}
+    faults = [{"name": "backup_snapshot", "vm": "web01", "seconds": 600}, {"name": "one_boot", "times": 2}]
+    file.write_text(json.dumps({"vcenter": {"vms": [vm]}, "faults": faults}))
+    with up(LabConfig.from_file(file), tmp_path / "lab") as lab:
+        assert lab.control.inventory().vms["web01"].snapshots == ("nightly backup",)

@@ -49,8 +49,8 @@ class FrozenDisk(TypedDict):
     frozen: str
 
 
-class RemovedSnapshot(TypedDict):
-    """The leaves now, and what the snapshots that are left hold: their files may have another name."""
+class Chains(TypedDict):
+    """The leaves now, and what the snapshots hold: their files may have another name than before."""
 
     disks: list[LeafDisk]
     snapshots: dict[str, list[FrozenDisk]]

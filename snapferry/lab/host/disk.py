@@ -171,6 +171,32 @@ class Disk:
             leaf.close(descriptor.cid)
         return frozen, leaf
 
+    def revert(self, frozen: Layer, change_id: str | None) -> Layer:
+        """Drops what lies above a snapshot's layer, and puts a new leaf there; tracking goes back, too."""
+        while self.leaf is not frozen:
+            dropped = self.layers.pop()
+            dropped.extent.close()
+            dropped.remove()
+        if self.tracker and change_id:
+            self.tracker.revert(change_id)
+        return self.freeze(live=False)[1]
+
+    def rename(self, stem: str) -> None:
+        """Gives every file of the chain another name; whoever has one open reads on."""
+        old, self.stem = self.stem, stem
+        below: str | None = None
+        for layer in self.layers:
+            track = track_path(layer.path)
+            if track.exists():
+                track.rename(_renamed(track, old, stem))
+            layer.path = layer.path.rename(_renamed(layer.path, old, stem))
+            layer.extent.path = layer.extent.path.rename(_renamed(layer.extent.path, old, stem))
+            (line,) = layer.descriptor.extents
+            names = {"extents": (line._replace(file=layer.extent.path.name),), "parent_file_name_hint": below}
+            layer.descriptor = layer.descriptor.model_copy(update=names)
+            self._save(layer)
+            below = layer.path.name
+
     def set_tracker(self, tracker: ChangeTracker | None) -> None:
         """Switches change tracking on or off for every file of the chain."""
         self.tracker = tracker
@@ -239,6 +265,10 @@ class Disk:
 
     def _new_cid(self) -> int:
         return self.rng.randrange(1, NO_PARENT_CID - 1)
+
+
+def _renamed(path: Path, old: str, new: str) -> Path:
+    return path.with_name(new + path.name.removeprefix(old))
 
 
 def _erase(layer: Layer, offset: int, length: int, unmap: bool) -> None:

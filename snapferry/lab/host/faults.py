@@ -1,4 +1,22 @@
-"""Faults that a test asks a host for, and the figures that it counts."""
+"""Faults that a test asks a host for, and the figures that it counts.
+
+| name | arguments | what happens |
+|---|---|---|
+| `nfc_connect` | | a connection is closed before a word is said |
+| `nfc_ticket` | | a ticket is refused, as one that was used or has expired |
+| `nfc_allocation` | | a session fails for want of buffer memory |
+| `nfc_open` | | a disk isn't opened, as one that somebody holds |
+| `nfc_read` | | a read fails |
+| `nfc_cut` | `after_bytes` | a connection is cut in mid-fragment once it has sent so many bytes of data |
+| `nfc_stall` | `after_bytes`, `seconds` | a connection that has sent so much is silent for so long |
+| `nfc_delay` | `seconds` | each read waits; stays |
+| `leaf_busy` | `seconds` | a leaf can't be opened for so long after power-off; stays |
+| `false_changes` | `blocks` | each change query names so many blocks too many on each disk, as after unmaps; stays |
+| `datastore_full` | `free_bytes` | so much is free from now on; a VM whose deltas have eaten it is paused; stays |
+
+Each strikes `times` times (1 unless said), after it has let `skip` occasions pass; one that stays lasts until the
+faults are cleared.
+"""
 
 import threading
 from collections import Counter
@@ -7,22 +25,34 @@ from typing import Any
 from snapferry.lab.host.answers import CounterValues
 from snapferry.lab.host.errors import HostError
 
-FAULTS = {
-    "nfc_allocation": {"times"},  # the next sessions or reads that fail for want of memory
-    "nfc_cut": {"after_bytes", "times"},  # connections that are cut once they have sent so many bytes of data
-    "nfc_delay": {"seconds"},  # how long each read waits
+_STRIKING: dict[str, set[str]] = {
+    "nfc_connect": set(),
+    "nfc_ticket": set(),
+    "nfc_allocation": set(),
+    "nfc_open": set(),
+    "nfc_read": set(),
+    "nfc_cut": {"after_bytes"},
+    "nfc_stall": {"after_bytes", "seconds"},
 }
+_STAYING = {
+    "nfc_delay": {"seconds"},
+    "leaf_busy": {"seconds"},
+    "false_changes": {"blocks"},
+    "datastore_full": {"free_bytes"},
+}
+FAULTS = {name: allowed | {"times", "skip"} for name, allowed in _STRIKING.items()} | _STAYING
+"""Every fault and its arguments."""
 
 
 class Faults:
-    """The faults that are set. A fault with `times` is spent one by one."""
+    """The faults that are set. One that strikes is spent one by one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._set: dict[str, dict[str, float]] = {}
 
     def set(self, name: str, arguments: dict[str, Any]) -> None:
-        """Sets a fault in place of an earlier one of that name; without `times` it happens once.
+        """Sets a fault in place of an earlier one of that name.
 
         Raises:
             HostError: bad_request: there is no such fault or argument.
@@ -31,7 +61,7 @@ class Faults:
         if name not in FAULTS or unknown:
             raise HostError("bad_request", f"There is no fault {name} with {sorted(arguments)}.")
         with self._lock:
-            self._set[name] = {"times": 1, **{key: float(value) for key, value in arguments.items()}}
+            self._set[name] = {"times": 1, "skip": 0, **{key: float(value) for key, value in arguments.items()}}
 
     def clear(self) -> None:
         with self._lock:
@@ -43,13 +73,14 @@ class Faults:
             fault = self._set.get(name)
             if fault is None or fault["times"] < 1:
                 return None
-            fault["times"] -= 1
-            return fault
+            spent = "skip" if fault["skip"] >= 1 else "times"
+            fault[spent] -= 1
+            return fault if spent == "times" else None
 
-    def value(self, name: str, argument: str) -> float:
-        """An argument of a fault that stays until it is cleared; 0 where it isn't set."""
+    def value(self, name: str, argument: str) -> float | None:
+        """An argument of a fault that stays until it is cleared; None where it isn't set."""
         with self._lock:
-            return self._set.get(name, {}).get(argument, 0)
+            return self._set.get(name, {}).get(argument)
 
 
 class Counters:

@@ -74,6 +74,8 @@ class NfcServer:
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             raw.settimeout(_HANDSHAKE_SECONDS)
+            if self._service.faults.take("nfc_connect"):
+                raise ConnectionAbortedError("Closed on demand.")
             raw.sendall(f"{_BANNER}\r\n".encode())
             sock = tls = self._tls.wrap_socket(raw, server_side=True)
             accepted = self._authd(tls)
@@ -107,7 +109,7 @@ class NfcServer:
         if command != "SESSION" or wire.receive_line(tls) != "BANNER ":
             raise wire.ProtocolError("SESSION and BANNER are due.")
         grant = self._service.take_ticket(ticket)
-        if grant is None:
+        if grant is None or self._service.faults.take("nfc_ticket"):
             tls.sendall(b"530 Login incorrect.\r\n")
             return None
         tls.sendall(b"220 VMware Authentication Daemon\r\n")

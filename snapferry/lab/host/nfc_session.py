@@ -81,8 +81,11 @@ class NfcSession:
         self._taken = 0
         self._buffers = DEFAULT_BUFFERS
         self._buffer = memoryview(bytearray())
-        cut = faults.take("nfc_cut")
-        self._left_bytes = cut["after_bytes"] if cut else None
+        cut, stall = faults.take("nfc_cut"), faults.take("nfc_stall")
+        self._cut_after = cut.get("after_bytes", 0) if cut else None
+        self._stall_after = stall.get("after_bytes", 0) if stall else None
+        self._stall_seconds = stall.get("seconds", 1) if stall else 0.0
+        self._sent_bytes = 0
         self._open = True
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -177,6 +180,8 @@ class NfcSession:
         if not self._buffer or file_type != wire.DISK or not flags & 0x4:
             return wire.error(operation, Code.BAD_REQUEST, "Only disks, read-only, inside a session.")
         try:
+            if self._faults.take("nfc_open"):
+                raise HostError("locked", f"Failed to lock the file {path}.")
             view = self._open_disk(path)
         except HostError as error:
             return wire.error(operation, Code.OPEN_FAILED, f"NfcFssrvrOpen: Failed to open '{path}': {error}")
@@ -220,6 +225,8 @@ class NfcSession:
         size = min(len(self._buffer) - _HEAD_BYTES, read.length - start)
         reply = self._buffer[: _HEAD_BYTES + size]
         try:
+            if self._faults.take("nfc_read"):
+                raise OSError("the device reports an error")
             read.view.read(read.offset + start, reply[_HEAD_BYTES:])
             read.view.check()
         except (HostError, OSError) as error:
@@ -230,10 +237,12 @@ class NfcSession:
         wire.HEADER.pack_into(reply, 0, wire.MAGIC, Aio.IO, wire.IO_REPLY.size, read.operation)
         fields = (0, wire.READ, read.offset, read.length, start, size, size, 0)
         wire.IO_REPLY.pack_into(reply, wire.HEADER.size, *fields)
-        if self._left_bytes is not None:
-            self._left_bytes -= size
-            if self._left_bytes < 0:
-                self._sock.sendall(reply[: len(reply) // 2])
-                raise ConnectionAbortedError("Cut on demand.")
+        self._sent_bytes += size
+        if self._stall_after is not None and self._sent_bytes > self._stall_after:
+            self._stall_after = None
+            self._stopping.wait(self._stall_seconds)
+        if self._cut_after is not None and self._sent_bytes > self._cut_after:
+            self._sock.sendall(reply[: len(reply) // 2])
+            raise ConnectionAbortedError("Cut on demand.")
         self._sock.sendall(reply)
         self._tally.sent(read.view.label, size)

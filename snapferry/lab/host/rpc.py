@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from snapferry.lab.host.answers import (
+    Chains,
     ChangedAreas,
     CounterValues,
     CreatedSnapshot,
@@ -17,7 +18,6 @@ from snapferry.lab.host.answers import (
     FolderFile,
     NewDisk,
     PoweredOff,
-    RemovedSnapshot,
     Tracking,
 )
 from snapferry.lab.host.errors import HostError
@@ -118,11 +118,23 @@ class HostClient:
     def used_bytes(self, datastore: str) -> int:
         return cast(int, self._call("used_bytes", datastore=datastore))
 
+    def free_bytes(self, datastore: str, capacity_bytes: int) -> int:
+        return cast(int, self._call("free_bytes", datastore=datastore, capacity_bytes=capacity_bytes))
+
+    def revert(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
+        return cast(CreatedSnapshot, self._call("revert", vm_id=vm_id, snapshot_id=snapshot_id))
+
+    def rename_files(self, vm_id: str, stem: str) -> Chains:
+        return cast(Chains, self._call("rename_files", vm_id=vm_id, stem=stem))
+
+    def guest_unmaps(self, vm_id: str, share: float) -> None:
+        self._call("guest_unmaps", vm_id=vm_id, share=share)
+
     def create_snapshot(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
         return cast(CreatedSnapshot, self._call("create_snapshot", vm_id=vm_id, snapshot_id=snapshot_id))
 
-    def remove_snapshot(self, vm_id: str, snapshot_id: str) -> RemovedSnapshot:
-        return cast(RemovedSnapshot, self._call("remove_snapshot", vm_id=vm_id, snapshot_id=snapshot_id))
+    def remove_snapshot(self, vm_id: str, snapshot_id: str) -> Chains:
+        return cast(Chains, self._call("remove_snapshot", vm_id=vm_id, snapshot_id=snapshot_id))
 
     def set_change_tracking(self, vm_id: str, enabled: bool, immediate: bool) -> None:
         self._call("set_change_tracking", vm_id=vm_id, enabled=enabled, immediate=immediate)

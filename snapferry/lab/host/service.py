@@ -11,6 +11,7 @@ from typing import Any
 from snapferry.lab import digest
 from snapferry.lab.config import Workload
 from snapferry.lab.host.answers import (
+    Chains,
     ChangedAreas,
     CounterValues,
     CreatedSnapshot,
@@ -19,14 +20,13 @@ from snapferry.lab.host.answers import (
     FolderFile,
     NewDisk,
     PoweredOff,
-    RemovedSnapshot,
     Tracking,
 )
 from snapferry.lab.host.chain import Layer, View
 from snapferry.lab.host.disk import Disk
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.host.faults import Counters, Faults
-from snapferry.lab.host.vm import Vm
+from snapferry.lab.host.vm import Frozen, Room, Vm
 
 
 class HostService:
@@ -48,6 +48,7 @@ class HostService:
         self._vms: dict[str, Vm] = {}
         self._tickets: dict[str, tuple[str, int | None]] = {}
         self._credentials: tuple[str, str] | None = None
+        self._space_limits: dict[str, int] = {}
 
     # VMs -----------------------------------------------------------------------------------------------------------
 
@@ -72,7 +73,8 @@ class HostService:
             disk = Disk(new["key"], path / new["file"], new["capacity_bytes"], rng, f"{vm_id}/{new['key']}")
             disk.fill(new["data_bytes"], new["data_runs"], seed * 100 + number)
             made.append(disk)
-        vm = Vm(vm_id, datastore, path, name, made, Workload.model_validate(workload), seed)
+        room = Room(lambda: self._has_room(datastore))
+        vm = Vm(vm_id, datastore, path, name, made, Workload.model_validate(workload), seed, room)
         with self._lock:
             self._vms[vm_id] = vm
         return {
@@ -127,11 +129,22 @@ class HostService:
         """What the files of a datastore occupy, whichever host made them."""
         return sum(_allocated(path) for path in (self._datastores / datastore).glob("*/*"))
 
+    def free_bytes(self, datastore: str, capacity_bytes: int) -> int:
+        """What is left of so large a datastore, or of what the fault `datastore_full` leaves of it."""
+        limit = min(capacity_bytes, self._space_limits.get(datastore, capacity_bytes))
+        return max(0, limit - self.used_bytes(datastore))
+
+    def _has_room(self, datastore: str) -> bool:
+        limit = self._space_limits.get(datastore)
+        return limit is None or self.used_bytes(datastore) < limit
+
     # Snapshots and change tracking ---------------------------------------------------------------------------------
 
     def create_snapshot(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
         vm = self._vm(vm_id)
-        made = vm.create_snapshot(snapshot_id)
+        return self._snapshot_answer(vm, vm.create_snapshot(snapshot_id))
+
+    def _snapshot_answer(self, vm: Vm, made: dict[int, tuple[Frozen, Layer]]) -> CreatedSnapshot:
         return {
             "disks": [
                 {
@@ -144,9 +157,12 @@ class HostService:
             ]
         }
 
-    def remove_snapshot(self, vm_id: str, snapshot_id: str) -> RemovedSnapshot:
+    def remove_snapshot(self, vm_id: str, snapshot_id: str) -> Chains:
         vm = self._vm(vm_id)
         vm.remove_snapshot(snapshot_id)
+        return self._chains(vm)
+
+    def _chains(self, vm: Vm) -> Chains:
         return {
             "disks": [{"key": key, "leaf": self._wire_path(vm, disk.leaf)} for key, disk in vm.disks.items()],
             "snapshots": {
@@ -154,6 +170,21 @@ class HostService:
                 for name, disks in vm.snapshots.items()
             },
         }
+
+    def revert(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
+        """Takes the VM back to its newest snapshot; one that was on starts again."""
+        vm = self._vm(vm_id)
+        return self._snapshot_answer(vm, vm.revert(snapshot_id))
+
+    def rename_files(self, vm_id: str, stem: str) -> Chains:
+        """Gives the disks' files other names, as a storage vMotion does."""
+        vm = self._vm(vm_id)
+        vm.rename_files(stem)
+        return self._chains(vm)
+
+    def guest_unmaps(self, vm_id: str, share: float) -> None:
+        """The guest gives back about that share of each disk's data at once."""
+        self._vm(vm_id).guest_unmaps(share)
 
     def set_change_tracking(self, vm_id: str, enabled: bool, immediate: bool) -> None:
         self._vm(vm_id).set_change_tracking(enabled, immediate)
@@ -171,7 +202,8 @@ class HostService:
         self, vm_id: str, key: int, snapshot_id: str | None, change_id: str, start: int, max_extents: int
     ) -> ChangedAreas:
         """One page of a change query; see `tracking.page`."""
-        page = self._vm(vm_id).changed_areas(key, snapshot_id, change_id, start, max_extents)
+        false_blocks = int(self.faults.value("false_changes", "blocks") or 0)
+        page = self._vm(vm_id).changed_areas(key, snapshot_id, change_id, start, max_extents, false_blocks)
         return {"start": page.start, "length": page.length, "areas": [list(area) for area in page.areas]}
 
     # Digests -------------------------------------------------------------------------------------------------------
@@ -225,7 +257,9 @@ class HostService:
                     if self._wire_path(vm, frozen[disk.key].layer) == path:
                         return vm.snapshot_view(disk.key, name)
                 if self._wire_path(vm, disk.leaf) == path:
-                    if datetime.now(UTC) < vm.powered_off_at + self._leaf_busy:
+                    seconds = self.faults.value("leaf_busy", "seconds")
+                    busy = self._leaf_busy if seconds is None else timedelta(seconds=seconds)
+                    if datetime.now(UTC) < vm.powered_off_at + busy:
                         raise HostError("locked", f"Failed to lock the file {path}: it is still busy.")
                     return vm.leaf_view(disk.key)
         raise HostError("not_found", f"{path} is no disk that this ticket opens.")
@@ -265,9 +299,14 @@ class HostService:
 
     def set_fault(self, name: str, arguments: dict[str, Any]) -> None:
         self.faults.set(name, arguments)
+        if name == "datastore_full":
+            free_bytes = int(self.faults.value(name, "free_bytes") or 0)
+            for path in self._datastores.iterdir():
+                self._space_limits[path.name] = self.used_bytes(path.name) + free_bytes
 
     def clear_faults(self) -> None:
         self.faults.clear()
+        self._space_limits.clear()
 
     def _vm(self, vm_id: str) -> Vm:
         with self._lock:

@@ -52,6 +52,12 @@ class ChangeTracker:
         self.point += 1
         return self.change_id
 
+    def revert(self, change_id: str) -> None:
+        """Goes back to the point `change_id` and forgets what came after it, as the tracking file does."""
+        self.point = self._sequence(change_id)
+        self._epochs = {number: blocks for number, blocks in self._epochs.items() if number < self.point}
+        self._current = set()
+
     def changed(self, change_id: str, until: str | None) -> Blocks:
         """The blocks that changed from the point `change_id` to the point `until`, or up to now.
 
@@ -91,6 +97,16 @@ def block_runs(blocks: Blocks, capacity_bytes: int) -> NDArray[np.int64]:
     runs = np.stack([blocks[first], blocks[last] + 1], axis=1) * BLOCK_BYTES
     clipped: NDArray[np.int64] = np.minimum(runs, capacity_bytes)
     return clipped
+
+
+def with_false_blocks(runs: NDArray[np.int64], capacity_bytes: int, count: int, seed: str) -> NDArray[np.int64]:
+    """The runs, and so many blocks that may not have changed; chosen by the seed."""
+    if not count:
+        return runs
+    rng = random.Random(seed)
+    blocks = rng.choices(range(-(-capacity_bytes // BLOCK_BYTES)), k=count)
+    named = [range(start // BLOCK_BYTES, -(-end // BLOCK_BYTES)) for start, end in runs.tolist()]
+    return block_runs(_sorted({*blocks, *(block for one in named for block in one)}), capacity_bytes)
 
 
 def page(runs: NDArray[np.int64], capacity_bytes: int, start: int, max_extents: int, rng: random.Random) -> Page:

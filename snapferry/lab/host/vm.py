@@ -2,7 +2,8 @@
 
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from snapferry.lab.config import Workload
 from snapferry.lab.host.chain import Layer, View
 from snapferry.lab.host.disk import Disk
 from snapferry.lab.host.errors import HostError
-from snapferry.lab.host.tracking import ChangeTracker, Page, new_uuid, page
+from snapferry.lab.host.tracking import ChangeTracker, Page, new_uuid, page, with_false_blocks
 from snapferry.lab.host.writer import Contents, Kind, Write, Writer, writes
 
 
@@ -22,12 +23,31 @@ class Frozen(NamedTuple):
     change_id: str | None
 
 
+class Room:
+    """Whether deltas may grow; looked up ten times a second at most.
+
+    Args:
+        look: whether the datastore has room.
+    """
+
+    def __init__(self, look: Callable[[], bool]) -> None:
+        self._look = look
+        self._found = True
+        self._until = 0.0
+
+    def __call__(self) -> bool:
+        if time.monotonic() >= self._until:
+            self._found, self._until = self._look(), time.monotonic() + 0.1
+        return self._found
+
+
 class Vm:
     """A VM. `operation` keeps snapshot and power operations apart; `io` is held for each write and during a stun."""
 
     def __init__(
-        self, vm_id: str, datastore: str, folder: Path, name: str, disks: Sequence[Disk], workload: Workload, seed: int
-    ) -> None:
+        self, vm_id: str, datastore: str, folder: Path, name: str, disks: Sequence[Disk], workload: Workload, seed: int,
+        room: Room,
+    ) -> None:  # fmt: skip
         self.vm_id = vm_id
         self.datastore = datastore
         self.folder = folder
@@ -41,6 +61,7 @@ class Vm:
         self.operation = threading.RLock()
         self.io = threading.RLock()
         self._workload = workload
+        self._room = room
         self._seed = seed
         self._rng = random.Random(f"{seed}/vm")
         self._contents = Contents(seed)
@@ -62,7 +83,9 @@ class Vm:
             disks = list(self.disks.values())
             capacities = [disk.capacity_bytes for disk in disks]
             stream = writes(self._workload, capacities, self._seed * 1000 + self.generation, self.sequence + 1)
-            self._writer = Writer(stream, lambda write: self._apply(disks[write.disk], write), self.name)
+            self._writer = Writer(
+                stream, lambda write: self._apply(disks[write.disk], write), self.name, self._may_write
+            )
             self._writer.last_sequence = self.sequence
             self._writer.start()
             self.log("Power on")
@@ -87,6 +110,23 @@ class Vm:
         """Number of the guest's last write so far."""
         writer = self._writer
         return writer.last_sequence if writer else self.sequence
+
+    def _may_write(self) -> bool:
+        """A VM with a delta is paused while its datastore is full."""
+        return not self.snapshots or self._room()
+
+    def guest_unmaps(self, share: float) -> None:
+        """The guest gives back about that share of each disk's data, the largest runs first."""
+        with self.io:
+            if not self.powered_on:
+                raise HostError("invalid_power_state", f"{self.name} is off: it has no guest.")
+            for disk in self.disks.values():
+                runs = disk.view(disk.leaf).data_runs().tolist()
+                left = share * sum(end - start for start, end in runs)
+                for start, end in sorted(runs, key=lambda run: run[0] - run[1]):
+                    if left > 0:
+                        disk.unmap(start, min(end, disk.capacity_bytes) - start)
+                        left -= end - start
 
     def _apply(self, disk: Disk, write: Write) -> None:
         with self.io:
@@ -133,6 +173,29 @@ class Vm:
             self._write_vmx()
             self.log(f"Snapshot {snapshot_id} removed")
 
+    def revert(self, snapshot_id: str) -> dict[int, tuple[Frozen, Layer]]:
+        """Takes content and change tracking back to the newest snapshot; per disk what it froze, and the new leaf."""
+        with self.operation:
+            newest = self._snapshot(snapshot_id)
+            if list(self.snapshots)[-1] != snapshot_id:
+                raise HostError("bad_request", f"{snapshot_id} isn't the newest snapshot of {self.name}.")
+            was_on = self.powered_on
+            if was_on:
+                self.power_off()
+            with self.io:
+                made = {key: (frozen, self.disks[key].revert(*frozen)) for key, frozen in newest.items()}
+            self.log(f"Reverted to snapshot {snapshot_id}")
+            if was_on:
+                self.power_on()
+            return made
+
+    def rename_files(self, stem: str) -> None:
+        """Gives the files of disk n the name `stem_n`, those of the first `stem`."""
+        with self.operation, self.io:
+            for number, disk in enumerate(self.disks.values()):
+                disk.rename(f"{stem}_{number}" if number else stem)
+            self._write_vmx()
+
     def _finish(self, key: int, parent: Layer) -> None:
         disk = self.disks[key]
         child = disk.layers[disk.layers.index(parent) + 1]
@@ -169,8 +232,14 @@ class Vm:
             elif not wanted:
                 disk.set_tracker(None)
 
-    def changed_areas(self, key: int, snapshot_id: str | None, change_id: str, start: int, max_extents: int) -> Page:
-        """One page of the areas that changed since `change_id` (`*`: the allocated ones), as of a snapshot or now."""
+    def changed_areas(
+        self, key: int, snapshot_id: str | None, change_id: str, start: int, max_extents: int, false_blocks: int = 0
+    ) -> Page:
+        """One page of the areas that changed since `change_id` (`*`: the allocated ones), as of a snapshot or now.
+
+        Args:
+            false_blocks: so many blocks are named besides; the same ones for the same change id.
+        """
         disk = self.disk(key)
         if not 0 <= start < disk.capacity_bytes:
             raise HostError("invalid_start", f"Start offset {start} isn't on the disk ({disk.capacity_bytes} bytes).")
@@ -183,7 +252,8 @@ class Vm:
                 layer, until = self._snapshot(snapshot_id)[key]
                 if until is None:
                     raise HostError("file_fault", "Error caused by file: the snapshot has no change id.")
-            runs = disk.changed_runs(layer, change_id, until)
+            changed = disk.changed_runs(layer, change_id, until)
+            runs = with_false_blocks(changed, disk.capacity_bytes, false_blocks, change_id)
             return page(runs, disk.capacity_bytes, start, max_extents, self._rng)
 
     # Reads ---------------------------------------------------------------------------------------------------------

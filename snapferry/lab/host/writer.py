@@ -119,12 +119,16 @@ class Writer(threading.Thread):
     Args:
         stream: the writes, in order.
         apply: does one write; it is wholly before or after a snapshot.
+        may_write: the VM is paused while it says no.
     """
 
-    def __init__(self, stream: Iterator[Write], apply: Callable[[Write], None], name: str) -> None:
+    def __init__(
+        self, stream: Iterator[Write], apply: Callable[[Write], None], name: str, may_write: Callable[[], bool]
+    ) -> None:
         super().__init__(name=f"writer-{name}", daemon=True)
         self._stream = stream
         self._apply = apply
+        self._may_write = may_write
         self._stop_asked = threading.Event()
         self.last_sequence = 0
         self.failure: Exception | None = None
@@ -141,6 +145,9 @@ class Writer(threading.Thread):
                     return
                 if wait < -_LONGEST_LAG_SECONDS:
                     start -= wait
+                while not self._may_write():
+                    if self._stop_asked.wait(0.05):
+                        return
                 self._apply(write)
                 self.last_sequence = write.sequence
         except Exception as failure:  # noqa: BLE001 (told to whoever stops the writer)

@@ -62,12 +62,16 @@ class Frontend:
         if self._world.jobs.failures:
             raise RuntimeError("the simulated OpenNebula failed by itself") from self._world.jobs.failures[0]
 
-    def set_fault(self, name: str, *, times: int | None = 1, **arguments: Any) -> None:
-        """Sets a fault of `faults.py` for the next `times` occasions. Raises ValueError where there is none such."""
-        self._world.faults.set(name, times=times, **arguments)
+    def set_fault(self, name: str, **arguments: Any) -> None:
+        """Sets a fault of `faults.py`. Raises ValueError where there is none such."""
+        self._world.faults.set(name, **arguments)
 
     def clear_faults(self) -> None:
         self._world.faults.clear()
+
+    def calls(self) -> dict[str, int]:
+        """How often each method was called."""
+        return dict(self._server.calls) if self._server else {}
 
     def state(self) -> dict[str, Any]:
         """What there is now, as plain values, to be compared with another time; finished VMs are left out."""

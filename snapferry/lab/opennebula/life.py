@@ -11,7 +11,7 @@ from snapferry.lab.opennebula import placement
 from snapferry.lab.opennebula.devices import refresh_disk
 from snapferry.lab.opennebula.expand import initial_state, release_devices
 from snapferry.lab.opennebula.objects import Datastore, History, Host, ImageStates, Lcm, Machine, VmState
-from snapferry.lab.opennebula.vm_files import bring_back, machine_folder, provide, transfers
+from snapferry.lab.opennebula.vm_files import bring_back, guest_writes, machine_folder, provide, transfers
 from snapferry.lab.opennebula.world import World, log_time, now
 
 _SOON = (0.01, 0.05)
@@ -99,6 +99,9 @@ def boot(world: World, machine: Machine, lcm: Lcm) -> None:
 
 
 def _booted(world: World, machine: Machine) -> None:
+    writes = world.faults.strikes("guest_writes")
+    if writes is not None:
+        guest_writes(world, transfers(world, machine), int(writes.get("bytes", 1 << 20)))
     fault = world.faults.strikes("boot")
     if fault is not None:
         problem = f"Error deploying virtual machine: {fault.get('message', 'the hypervisor failed')}"

@@ -1,6 +1,7 @@
 """HTTPS: one POST to /RPC2 is one call; failures come with status 200, too."""
 
 import logging
+from collections import Counter
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
@@ -23,6 +24,7 @@ from snapferry.lab.opennebula import (
 from snapferry.lab.opennebula.access import Call, authenticate
 from snapferry.lab.opennebula.errors import CallFault, Code, OneError
 from snapferry.lab.opennebula.registry import Methods
+from snapferry.lab.opennebula.spoil import spoil
 from snapferry.lab.opennebula.world import World
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Server(ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.world = world
         self.ended = Event()
+        self.calls: Counter[str] = Counter()
         self._requests = count(1)
         self._thread = Thread(target=self.serve_forever, args=(0.05,), name="one-https", daemon=True)
 
@@ -90,12 +93,14 @@ class Server(ThreadingHTTPServer):
             parameters = method.check(request.parameters[1:])
         except CallFault as error:
             return wire.fault(error)
+        self.calls[name] += 1
         self._strike_before(name)
         try:
             with self.world.lock:
                 user = authenticate(self.world, request.parameters[0])
                 if user is None:
                     raise OneError(Code.AUTHENTICATION, "User couldn't be authenticated, aborting call.")
+                spoil(self.world, name)
                 self._refuse(name)
                 given = method.run(Call(self.world, user, next(self._requests)), *parameters)
         except OneError as error:
@@ -108,7 +113,7 @@ class Server(ThreadingHTTPServer):
         slow = self.world.faults.strikes("slow", name)
         if slow is not None:
             self.ended.wait(float(slow.get("seconds", 1)))
-        if self.world.faults.strikes("drop", name) is not None:
+        if self.world.faults.down or self.world.faults.strikes("drop", name) is not None:
             raise Cut
 
     def _refuse(self, name: str) -> None:

@@ -6,12 +6,15 @@
 | local; shared on a local system datastore | a full copy, brought back over the image at the end | a copy |
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from snapferry.lab.opennebula.objects import Machine
 from snapferry.lab.opennebula.store import Store
 from snapferry.lab.opennebula.world import World
+
+_GUEST_WRITE_BYTES = 64 << 10
 
 
 class Transfer(NamedTuple):
@@ -61,6 +64,16 @@ def provide(store: Store, work: list[Transfer]) -> None:
             store.link(one.source.resolve(strict=True), one.target)
         else:
             store.copy(one.source, one.target)
+
+
+def guest_writes(world: World, work: list[Transfer], count_bytes: int) -> None:
+    """The guest writes so much to each of its disks, at seeded places, through whatever link leads to it."""
+    for one in (one for one in work if one.text is None):
+        with one.target.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            for _ in range(-(-count_bytes // _GUEST_WRITE_BYTES)):
+                file.seek(world.random.randrange(max(1, size - _GUEST_WRITE_BYTES)))
+                file.write(world.random.randbytes(min(size, _GUEST_WRITE_BYTES)))
 
 
 def bring_back(store: Store, work: list[Transfer]) -> None:

@@ -2,43 +2,70 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from pyVmomi import vim, vmodl
 
 from snapferry.lab.host.errors import HostError
 
+_CALL = {"method", "times", "skip"}
+_VM = {"vm", "times", "skip"}
 
-class _Armed(NamedTuple):
+
+@dataclass
+class _Armed:
     name: str
     arguments: Mapping[str, Any]
+    left: int
+    skip: int
 
 
 class Faults:
-    """What shall go wrong.
+    """What shall go wrong at vCenter.
 
-    | name | what happens | arguments |
+    | name | arguments | what happens |
     |---|---|---|
-    | `method` | the call fails at once | `method`, `fault` (`FileFault`), `message` |
-    | `task` | the method's task ends with the fault | `method`, `fault`, `message` |
-    | `slow_task` | the method's task takes longer | `method`, `seconds` |
-    | `drop` | the connection closes, before the call is carried out or after | `method`, `when` (`before`, `after`) |
-    | `consolidation` | a snapshot's removal leaves its files behind | `vm` |
-    | `shutdown_hangs` | the guest ignores the request to shut down | `vm` |
+    | `method` | `method`, `fault` (`FileFault`), `message` | the call fails at once |
+    | `task` | `method`, `vm`, `fault`, `message` | the method's task ends with the fault |
+    | `slow_task` | `method`, `vm`, `seconds` | the method's task takes longer |
+    | `slow` | `method`, `seconds` | the answer comes later |
+    | `drop` | `method`, `when` (`before`, `after`) | the connection closes, before the call is carried out or after |
+    | `session` | `method` | the caller's session has expired |
+    | `consolidation` | `vm` | a snapshot's removal leaves its files behind |
+    | `shutdown_hangs` | `vm` | the guest ignores the request to shut down |
 
-    Each happens `times` times (1 unless said); an argument that isn't given matches everything.
+    Quiescing that fails, missing Tools, a task in progress, a datastore without room for a snapshot are `task` and
+    `method` with `ApplicationQuiesceFault`, `ToolsUnavailable`, `TaskInProgress`, `NoDiskSpace`. What somebody else
+    does to a VM is in `acts.py`; an act with a `method` waits here until that is called.
+
+    Each happens `times` times (1 unless said), after it has let `skip` occasions pass; an argument that isn't given
+    matches everything.
     """
 
-    NAMES = frozenset({"method", "task", "slow_task", "drop", "consolidation", "shutdown_hangs"})
+    ARGUMENTS: Mapping[str, set[str]] = {
+        "method": _CALL | {"fault", "message"},
+        "task": _CALL | {"vm", "fault", "message"},
+        "slow_task": _CALL | {"vm", "seconds"},
+        "slow": _CALL | {"seconds"},
+        "drop": _CALL | {"when"},
+        "session": _CALL,
+        "consolidation": _VM,
+        "shutdown_hangs": _VM,
+    }
 
     def __init__(self) -> None:
         self._armed: list[_Armed] = []
         self._lock = threading.Lock()
 
     def set(self, name: str, arguments: Mapping[str, Any]) -> None:
-        times = int(arguments.get("times", 1))
+        """Raises ValueError for an argument that the fault doesn't have."""
+        unknown = set(arguments) - self.ARGUMENTS.get(name, set(arguments))
+        if unknown:
+            raise ValueError(f"the fault {name} has no {', '.join(sorted(unknown))}")
+        armed = _Armed(name, arguments, int(arguments.get("times", 1)), int(arguments.get("skip", 0)))
         with self._lock:
-            self._armed += [_Armed(name, arguments)] * times
+            self._armed.append(armed)
 
     def clear(self) -> None:
         with self._lock:
@@ -49,9 +76,15 @@ class Faults:
         with self._lock:
             for armed in self._armed:
                 fits = all(armed.arguments.get(key, value) == value for key, value in where.items())
-                if armed.name == fault and fits:
+                if armed.name != fault or not fits:
+                    continue
+                if armed.skip:
+                    armed.skip -= 1
+                    continue
+                armed.left -= 1
+                if armed.left <= 0:
                     self._armed.remove(armed)
-                    return armed.arguments
+                return armed.arguments
         return None
 
 

@@ -81,7 +81,7 @@ class Site(NamedTuple):
 
 
 def build_site(
-    store: Store, config: LabVCenter, hosts: list[HostProcess], used_bytes: Callable[[str], int], seed: int
+    store: Store, config: LabVCenter, hosts: list[HostProcess], free_bytes: Callable[[str, int], int], seed: int
 ) -> Site:
     """Everything but the VMs."""
     root = add_folder(store, None, "Datacenters", "group-d", ["Folder", "Datacenter"])
@@ -102,7 +102,7 @@ def build_site(
     }
     store.change(datacenter, **{f"{name}Folder": folder for name, folder in folders.items()})
     networks = {name: _add_network(store, folders["network"], name) for name in config.networks}
-    datastores = {one.name: _add_datastore(store, folders["datastore"], one, used_bytes) for one in config.datastores}
+    datastores = {one.name: _add_datastore(store, folders["datastore"], one, free_bytes) for one in config.datastores}
     shared = {"datastore": list(datastores.values()), "network": list(networks.values())}
     store.change(datacenter, **shared)
     cluster, pool = _add_cluster(store, folders["host"], config.cluster, shared)
@@ -123,10 +123,10 @@ def _add_network(store: Store, folder: Any, name: str) -> Any:
     return mo
 
 
-def _add_datastore(store: Store, folder: Any, config: LabDatastore, used_bytes: Callable[[str], int]) -> Any:
+def _add_datastore(store: Store, folder: Any, config: LabDatastore, free_bytes: Callable[[str, int], int]) -> Any:
     mo = vim.Datastore(store.next_id("datastore"))
     volume_id = seeded_uuid("datastore", config.name)
-    free = _Remembered(lambda: max(0, config.capacity_bytes - used_bytes(config.name)))
+    free = _Remembered(lambda: free_bytes(config.name, config.capacity_bytes))
     store.add(
         mo,
         name=encode_name(config.name),

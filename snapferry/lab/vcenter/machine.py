@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyVmomi import vim
 
 from snapferry.lab.config import LabVm
+from snapferry.lab.host.answers import Chains
 from snapferry.lab.hosts import HostProcess
 from snapferry.lab.vcenter import describe
 from snapferry.lab.vcenter.hardware import build_devices, build_disk, disks_of, move_disk, nics_of, slots
@@ -47,7 +48,8 @@ class Machine:
         """Oldest first; each stands on the one before."""
         self.left_behind: list[SnapshotNode] = []
         """Removed, but their files wait for a consolidation."""
-        """Number of the guest's last write, known once it has been powered off."""
+        self.edited_disks: dict[int, Any] = {}
+        """Disks that vCenter was made to tell otherwise of, by key."""
         self.tools_running = config.tools == "running"
         self._lock = threading.Lock()
         self._task: Any = None
@@ -232,6 +234,24 @@ class Machine:
         self.refresh_disks()
         return mo
 
+    def revert(self) -> Any:
+        """Goes back to the newest snapshot; returns it. Raises InvalidState where there is none."""
+        if not self.snapshots:
+            raise vim.fault.InvalidState(msg=f"{self.name} has no snapshot.")
+        node = self.snapshots[-1]
+        made = self.host.client.revert(self.moref, node.mo._moId)
+        for one in made["disks"]:
+            self._chains[one["key"]][-1] = one["leaf"]
+        self.refresh_disks()
+        return node.mo
+
+    def rename_files(self, stem: str) -> None:
+        """Gives the disks' files other names."""
+        self._take_chains(self.host.client.rename_files(self.moref, stem))
+        for node in self.snapshots:
+            self._move_snapshot(node)
+        self.refresh_disks()
+
     def rename_snapshot(self, mo: Any, name: str | None, description: str | None) -> None:
         """Gives a snapshot another name or description."""
         with self.exclusively():
@@ -268,16 +288,19 @@ class Machine:
             if node in nodes:
                 nodes.remove(node)
         # The removed snapshot's file takes up its child's blocks and stands in the child's place from now on.
-        for disk in left["disks"]:
+        self._take_chains(left)
+        for later in self.snapshots:
+            self._move_snapshot(later)
+
+    def _take_chains(self, now: Chains) -> None:
+        for disk in now["disks"]:
             frozen = {
                 name: one["frozen"]
-                for name, disks in left["snapshots"].items()
+                for name, disks in now["snapshots"].items()
                 for one in disks
                 if one["key"] == disk["key"]
             }
             self._chains[disk["key"]] = [*(frozen[one.mo._moId] for one in self._by_age()), disk["leaf"]]
-        for later in self.snapshots:
-            self._move_snapshot(later)
 
     def _by_age(self) -> list[SnapshotNode]:
         """Every snapshot that has files, oldest first."""

@@ -12,6 +12,7 @@ from snapferry.lab.config import LabVCenter, LabVm
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.hosts import HostProcess
 from snapferry.lab.vcenter import events, nfc, power, properties, reconfigure, search, snapshots, updates, views
+from snapferry.lab.vcenter.acts import ACTS, act
 from snapferry.lab.vcenter.authorization import add_authorization, require
 from snapferry.lab.vcenter.calls import HANDLERS, Call, answers
 from snapferry.lab.vcenter.events import Events
@@ -69,7 +70,7 @@ class VCenter:
         self.machines: dict[str, Machine] = {}
         self._folders: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
-        self.site: Site = build_site(self.store, config, hosts, self._used_bytes, seed)
+        self.site: Site = build_site(self.store, config, hosts, self._free_bytes, seed)
         self.root = self.site.root
         self._add_services()
 
@@ -128,8 +129,8 @@ class VCenter:
             )
         return found
 
-    def _used_bytes(self, datastore: str) -> int:
-        return next(iter(self.hosts.values())).client.used_bytes(datastore)
+    def _free_bytes(self, datastore: str, capacity_bytes: int) -> int:
+        return next(iter(self.hosts.values())).client.free_bytes(datastore, capacity_bytes)
 
     def _add_services(self) -> None:
         store = self.store
@@ -196,7 +197,8 @@ class VCenter:
             raise not_found(named)
         if call.session is not None and request.info.privilege is not None:
             require(call, this, request.info.privilege)
-        self._fail_on_demand(request.method)
+        self._act_on_demand(request.method)
+        self._fail_on_demand(request.method, call)
         try:
             value = handler(call)
         except HostError as error:
@@ -208,7 +210,22 @@ class VCenter:
     def _is_anonymous(self, request: Request) -> bool:
         return request.method in _ANONYMOUS or (request.method == "Fetch" and request.this in _ANONYMOUS_OBJECTS)
 
-    def _fail_on_demand(self, method: str) -> None:
+    def _act_on_demand(self, method: str) -> None:
+        """Does what waits for this call."""
+        for name in ACTS:
+            arguments = self.faults.take(name, method=method)
+            if arguments is not None:
+                act(self, name, arguments)
+
+    def _fail_on_demand(self, method: str, call: Call) -> None:
+        slow = self.faults.take("slow", method=method)
+        if slow:
+            self.stop_event.wait(float(slow.get("seconds", 1)))
+        if call.session is not None and self.faults.take("session", method=method):
+            self.sessions.end(call.session)
+            raise vim.fault.NotAuthenticated(
+                object=call.this, privilegeId="System.View", msg="The session is not authenticated."
+            )
         if self.faults.take("drop", method=method, when="before"):
             raise ConnectionDropped
         failing = self.faults.take("method", method=method)

@@ -304,3 +304,14 @@ def test_all_files_belong_to_the_configured_user(open_site: Any) -> None:
     files = [site.folder, *site.folder.rglob("*")]
     assert len([path for path in files if path.is_file()]) == 3
     assert {path.lstat().st_uid for path in files} == {owner}
+
+
+def test_a_guest_writes_to_its_disks_even_where_its_boot_fails(site: Any, one: Any) -> None:
+    image = site.image(one, datastore=site.SHARED)
+    path = Path(one.image.info(image).SOURCE)
+    site.frontend.set_fault("guest_writes", bytes=200_000)
+    site.frontend.set_fault("boot")
+    number = site.machine(one, (image,))
+    one.vm.deploy(number, 0, False, -1)
+    site.wait_vm(one, number, 3, 36)
+    assert any(path.read_bytes())

@@ -128,3 +128,31 @@ def test_faults_refuse_drop_and_delay(site: Any, one: Any) -> None:
     site.frontend.set_fault("refuse", times=None)
     site.frontend.clear_faults()
     assert one.system.version() == "7.4.0"
+
+
+def test_a_frontend_that_is_down_answers_nothing_until_it_is_back(site: Any, one: Any) -> None:
+    site.frontend.set_fault("down", seconds=60)
+    for _ in range(2):
+        with pytest.raises(requests.exceptions.ConnectionError):
+            one.system.version()
+    site.frontend.clear_faults()
+    assert one.system.version() == "7.4.0"
+
+
+def test_a_fault_lets_as_many_calls_pass_as_told(site: Any, one: Any) -> None:
+    site.frontend.set_fault("drop", method="system.version", skip=2, times=1)
+    assert [one.system.version() for _ in range(2)] == ["7.4.0"] * 2
+    with pytest.raises(requests.exceptions.ConnectionError):
+        one.system.version()
+    assert one.system.version() == "7.4.0"
+
+
+def test_somebody_wipes_or_edits_what_a_migration_noted(site: Any, one: Any) -> None:
+    template = one.template.allocate("NAME=web01\nMEMORY=64\nSNAPFERRY=[ID=1]\n")
+    image = site.image(one, name="web01-disk-0", more="SNAPFERRY_BASE=[STATE=warm]\n")
+    site.frontend.set_fault("record_wiped", vm="web01", method="system.version")
+    site.frontend.set_fault("record_edited", vm="web01", method="system.version")
+    assert one.template.info(template).TEMPLATE["SNAPFERRY"] == {"ID": "1"}
+    one.system.version()
+    assert set(one.template.info(template).TEMPLATE) == {"MEMORY"}
+    assert one.image.info(image).TEMPLATE["SNAPFERRY_BASE"]["CHANGE_ID"] == "yesterday's"
