@@ -1,6 +1,6 @@
 """What every flow opens and ends alike: both sessions, the migration, the stop event, what is told meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
@@ -12,6 +12,7 @@ from snapferry.blocks import find_opennebula, find_vcenter
 from snapferry.flows.progress import ProgressBoard
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
+from snapferry.reconcile import Discrepancy
 from snapferry.watch import Watch
 
 STEPS = "steps"
@@ -42,6 +43,15 @@ def opened(plan: MigrationPlan) -> Iterator[tuple[Migration, Watch]]:
         watch = Watch(on_step=step, on_disk=board.put)
         stack.callback(watch.stop.set)
         yield migration, watch
+
+
+def log_discrepancies(found: Sequence[Discrepancy]) -> None:
+    """Tells what a reconcile found: what needs a person as a warning."""
+    for one in found:
+        if one.needs:
+            get_run_logger().warning("%s: %s (%s). %s", one.vm or "nobody's", one.what, one.where, one.needs)
+        else:
+            get_run_logger().info("%s: %s (%s): %s", one.vm or "nobody's", one.what, one.where, one.repaired)
 
 
 def run_name() -> str:
