@@ -16,6 +16,7 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from snapferry.flows.gate import AWAITING_WINDOW
 from snapferry.flows.migrate import WARM
+from snapferry.flows.work import WAITS
 
 AUTOMATION = "snapferry: dead runs"
 HEARTBEAT_SECONDS = 30
@@ -58,7 +59,7 @@ def ensure_automation(
                 {"prefect.resource.role": "flow", "prefect.resource.name": sorted(flows)}
             ),
             after={_HEARTBEAT},
-            expect={_HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _QUIET)},
+            expect={_HEARTBEAT, WAITS, *(f"prefect.flow-run.{name}" for name in _QUIET)},
             for_each={"prefect.resource.id"},
             threshold=1,
             within=timedelta(seconds=dead_seconds),

@@ -85,7 +85,7 @@ def host_slots(host: str, disks: int, copies: int, watch: Watch, wait_seconds: f
 def _go_on_waiting(host: str, wanted: int, watch: Watch, deadline: float, error: TimeoutError) -> None:
     """Raises where a wait for slots is over."""
     if watch.stop.is_set():
-        raise Stopped(f"Told to stop while waiting for {host}.") from error
+        raise Stopped(f"Told to stop while waiting for {host}.", "Run it again.") from error
     if time.monotonic() >= deadline:
         raise Refused(
             f"{host}: other migrations kept it busy; {wanted} slot(s) weren't free in time.",

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
+from prefect.events import emit_event
+from prefect.exceptions import Pause
 from prefect.logging import get_run_logger
 from prefect.logging.loggers import PrefectLogAdapter
 from prefect.runtime import flow_run
@@ -17,6 +19,9 @@ from snapferry.watch import Watch
 
 STEPS = "steps"
 """Name of the logger below Prefect's own that tells the engine's steps; `follow` shows just these."""
+
+WAITS = "snapferry.run.waits"
+"""The event with which a run leaves its process to wait: no sign of life is to be expected of it."""
 
 
 @contextmanager
@@ -33,16 +38,26 @@ def opened(plan: MigrationPlan) -> Iterator[tuple[Migration, Watch]]:
     def step(name: str, detail: str) -> None:
         logger.info(f"{name}: {detail}" if detail else name)
 
-    with ExitStack() as stack:
-        source = find_vcenter(plan.vcenter).session()
-        stack.callback(source.close)
-        target = find_opennebula(plan.opennebula).client()
-        stack.callback(target.close)
-        migration = Migration.open(plan, source, target)
-        board = stack.enter_context(ProgressBoard(plan.slug))
-        watch = Watch(on_step=step, on_disk=board.put)
-        stack.callback(watch.stop.set)
-        yield migration, watch
+    try:
+        with ExitStack() as stack:
+            source = find_vcenter(plan.vcenter).session()
+            stack.callback(source.close)
+            target = find_opennebula(plan.opennebula).client()
+            stack.callback(target.close)
+            migration = Migration.open(plan, source, target)
+            board = stack.enter_context(ProgressBoard(plan.slug))
+            watch = Watch(on_step=step, on_disk=board.put)
+            stack.callback(watch.stop.set)
+            yield migration, watch
+    except Pause:
+        _say_that_it_waits()
+        raise
+
+
+def _say_that_it_waits() -> None:
+    """Comes behind the last heartbeat, which may be later than the state Suspended and would make the run look dead."""
+    resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": flow_run.name or ""}
+    emit_event(WAITS, resource=resource)  # Prefect adds the flow and its name
 
 
 def log_discrepancies(found: Sequence[Discrepancy]) -> None:

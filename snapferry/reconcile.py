@@ -136,7 +136,7 @@ def _of_vm(
         ]
     vm = seen.vm_of(record)
     if vm is None:
-        return [_source_gone(record)] if record.open else []
+        return [_source_missing(source, record)] if record.open else []
     plan = MigrationPlan(vm=record.vm_name, image_datastore="")
     return reconcile_migration(Migration(plan, source, target, vm, record), watch, repair=repair)
 
@@ -305,13 +305,21 @@ def _unreadable(template: Template, error: SnapferryError) -> Discrepancy:
     return Discrepancy(vm=template.name, what=error.cause.rstrip("."), where=where, needs=error.next_step)
 
 
-def _source_gone(record: MigrationRecord) -> Discrepancy:
+def _source_missing(source: vsphere.Session, record: MigrationRecord) -> Discrepancy:
+    """The VM of a migration that is under way can't be found as the record has it."""
     images = " ".join(str(one.image_id) for one in record.disks)
     needs = (
-        "If it was registered anew or deleted on purpose, its copies are worth nothing to a migration:"
+        "Find out why. If it is gone on purpose, its copies are worth nothing to a migration any more:"
         f" `oneimage delete {images}`, `onetemplate delete {record.template_id}`."
     )
-    return _at(record, f"vCenter no longer has the VM as {record.vm_moref}").model_copy(update={"needs": needs})
+    try:
+        other = vsphere.read_vm(source, record.vm_moref)
+        what = f"{record.vm_moref} in vCenter is {other.name}, another VM: the record was edited, or the VM made anew"
+    except vsphere.VmGone:
+        what = f"vCenter no longer has the VM as {record.vm_moref}, or this user may not see it"
+    except SnapferryError as error:  # inaccessible for now, which is no reason to give anything up
+        what, needs = error.cause.rstrip("."), error.next_step
+    return _at(record, what).model_copy(update={"needs": needs})
 
 
 def _at(record: MigrationRecord, what: str) -> Discrepancy:

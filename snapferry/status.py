@@ -82,7 +82,8 @@ def _status_of(
     last = record.rounds[-1].started if record.rounds else None
     running = vm is not None and vm.power == PowerState.ON
     source_state = ("running" if running else "off") if vm else ("gone" if asked else "not asked")
-    happens, advice = _dead_run(record, holder) if holder and holder.dead else _outlook(record, source_state, holder)
+    died = holder is not None and holder.dead and record.open
+    happens, advice = _dead_run(record, holder) if holder and died else _outlook(record, source_state, holder)
     return MigrationStatus(
         vm=vm.name if vm else record.vm_name,
         target_name=record.target_name,

@@ -1,5 +1,7 @@
 """A run that died with its worker is marked as crashed, and doesn't keep the next one from starting."""
 
+from uuid import UUID
+
 import pytest
 from prefect.client.orchestration import get_client
 
@@ -7,12 +9,23 @@ from snapferry import opennebula
 from snapferry.deployments import deploy
 from snapferry.deployments.heartbeats import AUTOMATION, LEAST_SECONDS
 from snapferry.errors import PlanError
+from snapferry.flows.work import WAITS
 
+from ..conftest import wait_for
 from .conftest import Site
 from .support import begin, gate_of, open_migration, plan, run, watch
 from .test_migration import follow_until_copying
 
 pytestmark = pytest.mark.slow
+
+
+def has_said_that_it_waits(run: UUID) -> bool:
+    """Whether the server got the event that ends a waiting run's heartbeats."""
+    wanted = {"event": {"name": [WAITS]}, "resource": {"id": [f"prefect.flow-run.{run}"]}}
+    with get_client(sync_client=True) as client:
+        answer = client.request("POST", "/events/filter", json={"filter": wanted})
+    flows = [one.get("prefect.resource.name") for event in answer.json()["events"] for one in event["related"]]
+    return "migrate-vm" in flows  # by which the automation knows it
 
 
 def test_a_run_that_died_with_its_worker_is_marked_and_the_next_one_starts_and_a_waiting_one_goes_on(
@@ -23,6 +36,7 @@ def test_a_run_that_died_with_its_worker_is_marked_and_the_next_one_starts_and_a
     try:
         waiting = run("migrate-vm/migrate-waits").flow_run_id
         asked = gate_of(waiting)
+        wait_for(lambda: has_said_that_it_waits(waiting), seconds=30, what="the event")
         killed = begin("presync-vm/presync-dead")
         follow_until_copying(killed)
         site.replace_worker()
