@@ -18,6 +18,7 @@ from snapferry.cli import (
     migrate,
     plan,
     presync,
+    reconcile,
     status,
 )
 from snapferry.cli.output import show_error
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (assess, plan, deploy, presync, migrate, cutover, approve, status, abandon, doctor, demo):
+for command in (assess, plan, deploy, presync, migrate, cutover, approve, status, reconcile, abandon, doctor, demo):
     app.command(command.__name__.rsplit(".", 1)[-1])(command.command)
 app.add_typer(lab.app, name="lab")
 

@@ -14,10 +14,14 @@ _Plans = Annotated[list[Path] | None, typer.Argument(metavar="[PLAN]...", help="
 def command(
     plans: _Plans = None,
     prune: Annotated[bool, typer.Option("--prune", help="Remove the deployments of all other plans.")] = False,
+    dead_after: Annotated[
+        int, typer.Option(metavar="SECONDS", help="A run that gives no sign of life for so long counts as dead.")
+    ] = 180,
     json: Json = False,
 ) -> None:
     """Makes, per plan, the deployments presync-VM (nightly) and migrate-VM.
 
+    Also makes the automation that marks the runs of a dead worker as crashed, so that the next ones start.
     Repeatable; run it again after a plan has changed.
 
     [bold]Example:[/] snapferry deploy plans/web01.yaml
@@ -28,7 +32,7 @@ def command(
     files = plans or sorted(Path("plans").glob("*.yaml"))
     if not files and not prune:
         raise PlanError("There is no plan in plans/.", "Name one, or write one: snapferry plan VM -o plans/VM.yaml")
-    done = deploy([MigrationPlan.load(one) for one in files], prune)
+    done = deploy([MigrationPlan.load(one) for one in files], prune, dead_after)
     if json:
         show_json([*done])
     else:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapferry.cli.output import Json, duration, show, show_json, table
+from snapferry.cli.reconcile import show_discrepancies
 
 if TYPE_CHECKING:
     from snapferry.deployments import Gate
+    from snapferry.reconcile import Discrepancy
     from snapferry.status import MigrationStatus
 
 
@@ -19,23 +21,25 @@ def command(
     ] = "opennebula",
     json: Json = False,
 ) -> None:
-    """Shows each move: its phase, whether the VM is in service, what comes next.
+    """Shows each move: where the VM is in service, its phase, what comes next, what to do.
 
-    Read from the two ends themselves, not from Prefect. Ends with 1 where a VM isn't in service at exactly one end.
+    Read from the two ends themselves, not from Prefect; changes nothing. Names a run that died, and what
+    [bold]snapferry reconcile[/] would repair. Ends with 1 where a VM isn't in service at exactly one end.
 
     [bold]Example:[/] snapferry status web01
     """
     from snapferry.blocks import find_opennebula, find_vcenter
-    from snapferry.status import status
+    from snapferry.status import problems, status
 
     with find_vcenter(vcenter).session() as source, find_opennebula(opennebula).client() as target:
         found = status(source, target, vm)
+        wrong = problems(source, target, vm)
     gates = _gates(vm)
     if json:
-        show_json({"migrations": found, "gates": gates})
+        show_json({"migrations": found, "problems": wrong, "gates": gates})
     else:
-        _show(found, gates)
-    if not all(one.safe for one in found):
+        _show(found, wrong, gates)
+    if not all(one.safe for one in found) or any(one.urgent for one in wrong):
         raise typer.Exit(1)
 
 
@@ -48,22 +52,24 @@ def _gates(vm: str | None) -> "list[Gate]":
     return [one for one in waiting_gates() if vm in (None, one.vm)] if PREFECT_API_URL.value() else []
 
 
-def _show(found: "list[MigrationStatus]", gates: "list[Gate]") -> None:
+def _show(found: "list[MigrationStatus]", wrong: "list[Discrepancy]", gates: "list[Gate]") -> None:
     if not found:
         show("No VM is being moved.")
     for one in found:
         warm = f", warm as of {duration(one.warm_age_seconds)} ago" if one.warm_age_seconds is not None else ""
-        machine = f"VM {one.machine_id}" if one.machine_id is not None else f"template {one.template_id}"
-        safe = "in service" if one.safe else "[red]not in service at exactly one end[/]"
+        run = "none" if one.holder is None else one.holder.describe() + (": DEAD" if one.holder.dead else "")
         rows = [
+            ("in service", one.service),
             ("phase", f"{one.phase.value}, {one.rounds} round(s){warm}"),
-            ("source", one.source_state),
-            ("target", f"{machine} ({one.target_name})"),
+            ("target", f"template {one.template_id} ({one.target_name})"),
+            ("run", run),
             ("our snapshots", ", ".join(one.snapshots) or "none"),
             ("next", one.next),
             ("to do", one.advice or "nothing"),
         ]
-        show(table("", one.vm, rows=rows), safe)
+        show(table("", one.vm, rows=rows), "" if one.safe else "[red]Not in service at exactly one end.[/]")
+    if wrong:
+        show_discrepancies(wrong)
     for gate in gates:
         until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
         show(f"{gate.vm} waits at the gate{until}: snapferry approve '{gate.vm}'")

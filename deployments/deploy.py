@@ -15,9 +15,17 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
+from snapferry.deployments.heartbeats import (
+    AUTOMATION,
+    DEAD_SECONDS,
+    LEAST_SECONDS,
+    ensure_automation,
+    environment,
+)
 from snapferry.deployments.server import prefect_server
 from snapferry.errors import PlanError
-from snapferry.flows import abandon_vm, assess_vms, cutover_vm, migrate_vm, presync_vm
+from snapferry.flows import abandon_vm, assess_vms, cutover_vm, migrate_vm, presync_vm, reconcile_vms
+from snapferry.flows.cutover import cut_over
 from snapferry.plan import Frozen, MigrationPlan
 
 WORK_POOL = "snapferry"
@@ -30,6 +38,7 @@ BASE: dict[str, Flow[..., Any]] = {
     "migrate": migrate_vm,
     "cutover": cutover_vm,
     "abandon": abandon_vm,
+    "reconcile": reconcile_vms,
 }
 """One deployment for each flow, whose runs are given a plan; prefect.yaml has the same."""
 
@@ -38,7 +47,7 @@ class Deployed(Frozen):
     """What was done with one deployment."""
 
     name: str
-    """`migrate-vm/migrate-web01`"""
+    """`migrate-vm/migrate-web01`; of the automation, its own."""
     action: Literal["created", "updated", "removed"]
 
 
@@ -56,23 +65,32 @@ class Wanted(NamedTuple):
         return f"{self.flow.name}/{self.name}"
 
 
-def deploy(plans: Sequence[MigrationPlan], prune: bool = False) -> list[Deployed]:
-    """Makes or updates the deployments of these plans, and the work pool where it is missing. Repeatable.
+def deploy(plans: Sequence[MigrationPlan], prune: bool = False, dead_seconds: float = DEAD_SECONDS) -> list[Deployed]:
+    """Makes or updates the deployments of these plans, what marks dead runs, and a missing work pool. Repeatable.
 
     What an operator has paused in the UI stays paused.
 
     Args:
         plans: one a VM.
         prune: whether the deployments of plans that aren't among `plans` are removed; no other ones are.
+        dead_seconds: after how long without a sign of life a run counts as dead.
 
     Raises:
-        PlanError: two plans would have the same deployments.
+        PlanError: two plans would have the same deployments, or a live run would count as dead.
         Refused: Prefect doesn't answer.
     """
+    if dead_seconds < LEAST_SECONDS:
+        raise PlanError(
+            f"{dead_seconds:g} s without a sign of life is what a live run may need.",
+            f"Give {LEAST_SECONDS:g} s or more.",
+        )
     wanted = [*_base_deployments(), *_plan_deployments(plans)]
     with prefect_server() as client:
         _ensure_work_pool(client)
         done = [_apply(client, one) for one in wanted]
+        watched = [*BASE.values(), cut_over]
+        made = ensure_automation(client, [one.name for one in watched], dead_seconds)
+        done.append(Deployed(name=AUTOMATION, action=made))
         return [*done, *_prune(client, {one.full_name for one in wanted})] if prune else done
 
 
@@ -128,6 +146,7 @@ def _apply(client: SyncPrefectClient, wanted: Wanted) -> Deployed:
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategy) if wanted.plan else None,
         tags=list(wanted.tags),
         work_pool_name=WORK_POOL,
+        job_variables={"env": environment()},
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     deployment.apply()

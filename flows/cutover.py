@@ -4,7 +4,7 @@ from prefect import flow
 
 from snapferry.cutover import Approval, CutoverResult, check_approval
 from snapferry.flows.gate import pass_gate
-from snapferry.flows.tasks import cut_over_now, end_presync, prepare_target, publish_report
+from snapferry.flows.tasks import cut_over_now, end_presync, prepare_target, publish_report, reconcile_first
 from snapferry.flows.warm import check_begun, cutting_over, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
@@ -19,6 +19,7 @@ def cutover_vm(plan: MigrationPlan) -> CutoverResult:
     approval = None
     with opened(plan) as (migration, watch):
         if not cutting_over(migration):
+            reconcile_first(migration, watch)
             check_begun(migration)
             prepare_target(migration, watch)
             warm_up(migration, watch)

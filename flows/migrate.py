@@ -7,10 +7,13 @@ from prefect.states import Completed
 from snapferry.cutover import CutoverResult
 from snapferry.flows.cutover import cut_over
 from snapferry.flows.gate import pass_gate
-from snapferry.flows.tasks import prepare_target
+from snapferry.flows.tasks import prepare_target, reconcile_first
 from snapferry.flows.warm import cutting_over, holds, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
+
+WARM = "Warm"
+"""Name of the state of a run that the plan ended before the gate."""
 
 
 @flow(name="migrate-vm", flow_run_name=run_name)
@@ -24,9 +27,10 @@ def migrate_vm(plan: MigrationPlan) -> CutoverResult | State[None]:
     approval = None
     with opened(plan) as (migration, watch):
         if not cutting_over(migration):
+            reconcile_first(migration, watch)
             prepare_target(migration, watch)
             warm = warm_up(migration, watch)
             if holds(migration, warm):
-                return Completed(name="Warm", message=f"Not converged: the plan holds {plan.vm} warm for the next run.")
+                return Completed(name=WARM, message=f"Not converged: the plan holds {plan.vm} warm for the next run.")
             approval = pass_gate(migration)
     return cut_over(plan, approval)

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from snapferry.flows.tasks import prepare_target
+from snapferry.flows.tasks import prepare_target, reconcile_first
 from snapferry.flows.warm import cutting_over, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
@@ -17,6 +17,7 @@ def presync_vm(plan: MigrationPlan) -> RoundResult | None:
     changed, lets the snapshot go, and does so again while that makes the cutover shorter.
     """
     with opened(plan) as (migration, watch):
+        reconcile_first(migration, watch)
         if cutting_over(migration):
             return None
         prepare_target(migration, watch)

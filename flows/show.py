@@ -11,6 +11,7 @@ from snapferry.assess import Assessment
 from snapferry.flows.progress import artifact_key
 from snapferry.flows.text import size
 from snapferry.migration import Migration
+from snapferry.reconcile import Discrepancy
 from snapferry.record import RoundResult
 from snapferry.report import build_report, report_markdown, rounds_plot, rounds_table
 
@@ -78,3 +79,12 @@ def show_assessments(assessments: Sequence[Assessment]) -> None:
         for one in assessments
     ]
     create_table_artifact(rows, key="snapferry-assessment", description="What stands in the way of each VM's move.")
+
+
+def show_discrepancies(found: Sequence[Discrepancy]) -> None:
+    """A table with a line for each thing that a reconcile found."""
+    rows: list[dict[str, Any]] = [
+        {"VM": one.vm, "found": one.what, "where": one.where, "repaired": one.repaired, "to do": one.needs}
+        for one in found
+    ]
+    create_table_artifact(rows, key="snapferry-reconcile", description="What isn't as it should be at both ends.")

@@ -16,7 +16,9 @@ from snapferry.cutover import CutoverResult
 from snapferry.errors import LeaseLost, RolledBack, SourceError, TargetError, TransferError
 from snapferry.flows.limits import host_slots
 from snapferry.flows.show import show_report, show_round, tell
+from snapferry.flows.work import log_discrepancies
 from snapferry.migration import Migration
+from snapferry.reconcile import reconcile_migration
 from snapferry.record import MigrationRecord, RoundResult
 from snapferry.watch import Watch
 
@@ -36,6 +38,12 @@ def _base(context: TaskRunContext, parameters: dict[str, Any]) -> str:
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient, cache_policy=NO_CACHE)
+def reconcile_first(migration: Migration, watch: Watch) -> None:
+    """Repairs what a dead run left, and tells what needs a person; what this run takes up is left to it."""
+    log_discrepancies(reconcile_migration(migration, watch, resume=True))
+
+
+@task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=_transient, cache_policy=NO_CACHE)
 def prepare_target(migration: Migration, watch: Watch) -> None:
     """Checks both ends; makes images and template; switches change tracking on."""
     prepare.prepare(migration, watch)
@@ -51,7 +59,7 @@ def prepare_target(migration: Migration, watch: Watch) -> None:
 )
 def copy_round(migration: Migration, watch: Watch) -> RoundResult:
     """One round for all disks; an attempt that failed is taken up by the engine's journal."""
-    with host_slots(migration.vm.host, len(migration.vm.disks), migration.plan.copies_per_host):
+    with host_slots(migration.vm.host, len(migration.vm.disks), migration.plan.copies_per_host, watch):
         result = rounds.run_round(migration, watch)
     show_round(migration, result)
     return result
@@ -78,7 +86,7 @@ def publish_report(migration: Migration) -> None:
 
 @task(cache_policy=NO_CACHE)
 def end_presync(slug: str) -> None:
-    """Pauses the VM's scheduled pre-sync, where it is deployed: nothing is left to copy."""
+    """Pauses the VM's scheduled pre-sync, where it is deployed: nothing is left to copy, or shall be."""
     with get_client(sync_client=True) as client:
         try:
             client.pause_deployment(client.read_deployment_by_name(f"presync-vm/presync-{slug}").id)

@@ -23,12 +23,22 @@ def abandon(migration: Migration, watch: Watch) -> list[str]:
     if migration.record is None:
         return []
     record, target, vm = migration.planned, migration.target, migration.vm
-    if record.phase == Phase.MIGRATED or find_machine(migration) is not None:
+    machine = find_machine(migration)
+    if record.phase == Phase.MIGRATED or (machine and opennebula.has_run(machine)):
         raise Refused(
-            f"{vm.name}: it runs at the target.", "There is nothing to abandon; delete that VM there if you must."
+            f"{vm.name}: it was migrated and runs at the target; nothing was removed.",
+            "There is nothing to abandon. Its template and images at OpenNebula are the VM itself now.",
         )
     if record.phase == Phase.CUTTING_OVER and vm.power != PowerState.ON:
-        raise Refused(f"{vm.name}: a cutover is under way and the source is off.", "Run `snapferry cutover` to end it.")
+        raise Refused(
+            f"{vm.name}: a cutover is under way and the source is off; nothing was removed.",
+            f"Run `snapferry reconcile {record.vm_name}`, which puts the source back in service; then abandon it.",
+        )
+    if machine:
+        raise Refused(
+            f"{vm.name}: VM {machine.id} at OpenNebula uses its images, though it never ran; nothing was removed.",
+            f"Run `snapferry reconcile {record.vm_name}`, which removes it; then abandon the migration.",
+        )
     removed = [f"snapshot {one.name} of {vm.name}" for one in vsphere.our_snapshots(vm, record.migration_id)]
     with migration.lease(watch.stop) as lease:
         remove_our_snapshots(migration, watch)
@@ -45,6 +55,8 @@ def abandon(migration: Migration, watch: Watch) -> list[str]:
         if record.tracking_enabled_by_us and migration.plan.restore_change_tracking:
             vsphere.disable_change_tracking(migration.source, vsphere.read_vm(migration.source, vm.moref))
             removed.append(f"change tracking of {vm.name}")
+        elif record.tracking_enabled_by_us:
+            watch.step("abandon", "change tracking stays on: the plan has no restore_change_tracking")
     opennebula.delete_template(target, record.template_id)
     migration.record = None
     return [*removed, f"template {record.template_id} ({record.target_name})"]

@@ -16,6 +16,8 @@ from typing import Final
 
 from snapferry.readers.errors import NfcError, NfcProtocolError, ThumbprintMismatch
 
+NOT_NFC: Final = "See what answers on the host's port 902: a proxy, or a version whose NFC isn't known here."
+
 CLASSIC_BYTES: Final = 264
 VERSION: Final = 11
 FEATURES: Final = 3
@@ -158,7 +160,7 @@ class Channel:
         line = bytearray()
         while not line.endswith(b"\n"):
             if len(line) >= _LONGEST_LINE:
-                raise NfcProtocolError(f"{self.name} sent a line without an end.")
+                raise NfcProtocolError(f"{self.name} sent a line without an end.", NOT_NFC)
             line += self.receive(1)
         return printable(line)
 
@@ -175,7 +177,7 @@ class Channel:
     def _go_on(self) -> None:
         """Sees a `cut` that met a socket which has been replaced meanwhile."""
         if self._cut:
-            raise NfcError(f"The connection to {self.name} was ended.")
+            raise NfcError(f"The connection to {self.name} was ended.", "Run it again: what is copied stays.")
 
     def _lost(self, error: OSError) -> NfcError:
         if isinstance(error, TimeoutError):
@@ -195,7 +197,7 @@ def expect_classic(channel: Channel, kind: Classic) -> None:
     """Receives a classic message of this type."""
     (found,) = struct.unpack_from("<I", channel.receive(CLASSIC_BYTES))
     if found != kind:
-        raise NfcProtocolError(f"{channel.name} sent message {found} where {kind} was due.")
+        raise NfcProtocolError(f"{channel.name} sent message {found} where {kind} was due.", NOT_NFC)
 
 
 def frame(kind: Aio, operation: int, payload: bytes, extra: bytes = b"") -> bytes:

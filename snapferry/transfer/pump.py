@@ -85,7 +85,7 @@ def pump(
     with _closing(reader.read(left, stop)) as blocks:
         for block in blocks:
             if stop.is_set():
-                raise Stopped("The copy was told to stop.")
+                raise Stopped("The copy was told to stop.", "Run it again: it goes on where it was.")
             if limiter and block.data is not None:
                 limiter.take(block.length, stop)
             landing.land(block)
@@ -196,7 +196,7 @@ def _zero_all(writer: "DiskWriter", zeros: Extents, stop: Event) -> None:
     """In steps, because a file system without holes has to write them."""
     for start, length in zip(*(array.tolist() for array in zeros.split(_ZERO_STEP_BYTES)), strict=True):
         if stop.is_set():
-            raise Stopped("The copy was told to stop.")
+            raise Stopped("The copy was told to stop.", "Run it again: it goes on where it was.")
         writer.zero(start, length)
 
 

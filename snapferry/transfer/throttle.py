@@ -30,7 +30,7 @@ class RateLimiter:
         """
         while True:
             if stop.is_set():
-                raise Stopped("The copy was told to stop.")
+                raise Stopped("The copy was told to stop.", "Run it again: it goes on where it was.")
             seconds = self._seconds_to_wait(length)
             if seconds <= 0:
                 return

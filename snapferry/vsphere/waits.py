@@ -59,7 +59,7 @@ def wait_for(
     try:
         while True:
             if stop is not None and stop.is_set():
-                raise Stopped(f"Told to stop while waiting to {what}.")
+                raise Stopped(f"Told to stop while waiting to {what}.", "Run it again.")
             left = deadline - time.monotonic()
             values = watch.poll(max(0.0, min(longest, left)))
             if values is not None and until(values):

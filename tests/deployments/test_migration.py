@@ -100,7 +100,10 @@ def test_an_abandoned_migration_leaves_nothing(site: Site) -> None:
     given_up = plan("abandoned", restore_change_tracking=True)
     assert run("presync-vm/presync", given_up).outcome == "completed"
     assert site.lab.control.inventory().images != before.images
+    deploy([given_up])
     assert run("abandon-vm/abandon", given_up).outcome == "completed"
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment_by_name("presync-vm/presync-abandoned").paused
     after = site.lab.control.inventory()
     left = set(after.vms["abandoned"].files) - set(before.vms["abandoned"].files)
     assert left <= {"abandoned-ctk.vmdk", "abandoned_1-ctk.vmdk"}  # vCenter removes them when it next opens the disks
