@@ -32,7 +32,7 @@ demo-stop:
 
 test:
 	@.ci/install qemu-utils chromium
-	@$(BIN)/pytest -n 2 --dist loadgroup -m "not torture"
+	@$(BIN)/pytest -n 4 --dist loadgroup -m "not torture"
 
 torture:
 	@.ci/install qemu-utils

@@ -16,7 +16,7 @@ from .conftest import Site
 from .support import begin, gate_of, open_migration, plan, run, watch
 from .test_migration import follow_until_copying
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, long")]  # side by side with the others
 
 
 def has_said_that_it_waits(run: UUID) -> bool:

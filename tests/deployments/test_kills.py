@@ -18,7 +18,7 @@ from ..torture.kills import check_moved
 from .conftest import FAST, Site, quick_vm, save_blocks
 from .support import PATIENCE_SECONDS, begin, open_migration, plan, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, long")]  # side by side with the others
 STEPS = ("copying", "shutdown", "disconnect NICs", "last changes", "hand over", "start", "release", "mark the source")
 RUNS = 4
 

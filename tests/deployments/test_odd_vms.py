@@ -16,7 +16,7 @@ from ..odd import MANY_AREAS, STEADY, guest_reaches, odd_lab
 from .conftest import Site, save_blocks
 from .support import begin, open_migration, plan, watch, yes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, long")]  # side by side with the others
 SEEDS = (101, 102, 103)
 FALLING = STEADY.model_copy(
     update={"start_rate_bytes": 1_500_000, "rate_bytes": 150_000, "settle_seconds": 60, "late_disks_after_seconds": 30}
