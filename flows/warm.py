@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from prefect.logging import get_run_logger
 
 from snapferry.convergence import fresh
+from snapferry.cutover import under_way
 from snapferry.errors import Refused
 from snapferry.flows.tasks import run_round
 from snapferry.migration import Migration
@@ -37,7 +38,7 @@ def holds(migration: Migration, result: RoundResult) -> bool:
 
 def cutting_over(migration: Migration) -> bool:
     """Whether an approved cutover was begun and neither ended nor rolled back: then it has to be brought to an end."""
-    return migration.record is not None and migration.record.phase == Phase.CUTTING_OVER
+    return migration.record is not None and under_way(migration.record)
 
 
 def _fresh(record: MigrationRecord) -> RoundResult | None:

@@ -292,22 +292,38 @@ def cut_over(
     """
     with migration.lease(watch.stop, take_seconds=take_seconds) as lease:
         migration.refresh()
-        _doubt_record(migration)
-        if migration.planned.phase == Phase.MIGRATED:
-            return result_of(migration, None)
+        if ended := end_attempt(migration, lease, watch):
+            return ended
         cutover = Cutover(migration, lease, watch, approved_by)
-        if cutover.record.past_no_return:
-            return cutover.finish()
-        if under_way(migration.planned):
-            died = SnapferryError(f"an earlier attempt ended at {cutover.record.intent!r}.")
-            return uninterrupted(lambda: cutover.recover(died, died=True))
         cutover.guard()
         try:
             return cutover.run()
         except BaseException as error:  # noqa: BLE001 -- whatever ends it, a cancellation too: the source has to go on
             watch.stop.clear()
             failed = error
-            return uninterrupted(lambda: cutover.recover(failed))
+            return _uninterrupted(lambda: cutover.recover(failed))
+
+
+def end_attempt(migration: Migration, lease: Lease, watch: Watch) -> CutoverResult | None:
+    """Takes a cutover that another process began to its end: back, or forward where the target's guest has run.
+
+    Returns:
+        The result where the VM has moved; None where no cutover was under way.
+
+    Raises:
+        RolledBack: the source is back in service.
+        SnapferryError: as `cut_over`.
+    """
+    _doubt_record(migration)
+    if migration.planned.phase == Phase.MIGRATED:
+        return result_of(migration, None)
+    cutover = Cutover(migration, lease, watch, "")
+    if cutover.record.past_no_return:
+        return cutover.finish()
+    if not under_way(migration.planned):
+        return None
+    died = SnapferryError(f"an earlier attempt ended at {cutover.record.intent!r}.")
+    return _uninterrupted(lambda: cutover.recover(died, died=True))
 
 
 def under_way(record: MigrationRecord) -> bool:
@@ -351,7 +367,7 @@ def _doubt_record(migration: Migration) -> None:
         )
 
 
-def uninterrupted(work: Callable[[], T]) -> T:
+def _uninterrupted(work: Callable[[], T]) -> T:
     """Does the work in a thread of its own, to its end: signals that arrive meanwhile don't stop a roll-back."""
     with ThreadPoolExecutor(1, thread_name_prefix="roll-back") as pool:
         future = pool.submit(work)

@@ -139,7 +139,8 @@ class Lease:
         """Renews a lease that couldn't be renewed in time, where nobody has taken it meanwhile.
 
         For a roll-back, which has to go on while the frontend is away, and after it: it writes no disk. A frontend that
-        doesn't answer is no matter while the term lasts: until then nobody else may have taken the lease.
+        doesn't answer is no matter while the term lasts: until then nobody else may have taken the lease. One that
+        somebody deleted from the template is claimed anew.
 
         Raises:
             LeaseLost: another run has taken over.
@@ -151,8 +152,9 @@ class Lease:
                 raise
             log.warning("%s: going on within the lease's term: %s", self._vm_name, error)
             return
-        self._compare(seen)
-        if not self._in_time():
+        if seen.token:
+            self._compare(seen)
+        if not seen.token or not self._in_time():
             self._claim(seen)
         self.check()
 
@@ -247,7 +249,13 @@ class Lease:
         self._renewed = now
 
     def _compare(self, seen: _Seen) -> None:
-        """Raises LeaseLost where the token is another run's."""
+        """Raises LeaseLost where the token is another run's, or nobody's."""
+        if not seen.token:
+            self._stop.set()
+            raise LeaseLost(
+                f"{self._vm_name}: somebody deleted the lease of this run from template {self._template_id}.",
+                "Find out who edits that template; see `snapferry status`.",
+            )
         if seen.token != self._token:
             self._stop.set()
             self._lost = f"{self._vm_name}: {seen.holder or 'another run'} has taken over."

@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
-from snapferry.cutover import Cutover, uninterrupted
+from snapferry.cutover import end_attempt, under_way
 from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
 from snapferry.holder import Holder, holder_of
 from snapferry.migration import Migration
@@ -94,7 +94,7 @@ def reconcile_migration(
     if holder and not holder.dead:
         return []
     found: list[Discrepancy] = []
-    if migration.record.phase == Phase.CUTTING_OVER:
+    if under_way(migration.record):
         ended = _end_cutover(migration, watch) if repair else _dead_cutover(migration)
         found += [ended] if ended else []
         if not repair or (ended and not ended.repaired):
@@ -147,14 +147,8 @@ def _end_cutover(migration: Migration, watch: Watch) -> Discrepancy | None:
     try:
         with migration.lease(watch.stop) as lease:
             migration.refresh()
-            if migration.planned.phase != Phase.CUTTING_OVER:
+            if not under_way(migration.planned) or not end_attempt(migration, lease, watch):
                 return None  # somebody was quicker
-            cutover = Cutover(migration, lease, watch, "")
-            if cutover.record.past_no_return:
-                cutover.finish()
-            else:
-                died = SnapferryError(f"an earlier attempt ended at {cutover.record.intent!r}.")
-                uninterrupted(lambda: cutover.recover(died))
             repaired = "it went forward: the VM is in service at the target"
     except RolledBack as error:
         repaired = error.cause

@@ -6,7 +6,7 @@ from typing import Literal
 
 from snapferry import opennebula, vsphere
 from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, copy_rate, judge
-from snapferry.errors import LeaseLost, Refused, SourceError, Stopped
+from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
 from snapferry.lease import Lease
 from snapferry.migration import Migration
 from snapferry.opennebula.models import ImageState
@@ -101,8 +101,8 @@ def _result(
 
 def _is_lost(lease: Lease) -> bool:
     try:
-        lease.check()
-    except LeaseLost:
+        lease.regain()
+    except SnapferryError:  # or the frontend has been away for longer than its term
         return True
     return False
 

@@ -8,11 +8,13 @@ import pytest
 
 from snapferry import opennebula
 from snapferry.cutover import cut_over
-from snapferry.errors import Refused, RolledBack, SourceLeftOff
+from snapferry.errors import LeaseLost, Refused, RolledBack, SourceLeftOff
 from snapferry.lab import Lab
 from snapferry.migration import Migration
+from snapferry.prepare import prepare
 from snapferry.record import CutoverRecord, Phase, cutover_of_template, identity_of_template
 from snapferry.report import build_report
+from snapferry.rounds import run_round
 from snapferry.watch import Watch
 
 from ..conftest import wait_for
@@ -104,6 +106,27 @@ def test_a_source_that_is_powered_on_during_the_last_copy_stays_on_with_its_netw
     warm(again)
     cut_over(again, Watch())
     assert_equal(lab, again)
+
+
+def test_a_record_that_is_deleted_during_the_cutover_doesnt_keep_the_source_off(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    with pytest.raises(RolledBack, match="somebody deleted the lease"):
+        cut_over(migration, at_step("copying", lambda: lab.control.set_fault("one_record_wiped", vm="web01")))
+    now = lab.control.inventory()
+    assert (now.vms["web01"].power, now.vms["web01"].nics_start_connected) == ("poweredOn", (True,))
+    assert (now.machines, now.locks) == ((), ())
+    assert ends.migration(lab).planned.phase == Phase.ROLLED_BACK
+
+
+def test_a_record_that_is_deleted_during_a_round_leaves_no_snapshot_and_no_lock(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    wipe = at_step("copying", lambda: lab.control.set_fault("one_record_wiped", vm="web01"))
+    with pytest.raises(LeaseLost, match="somebody deleted the lease"):
+        run_round(migration, wipe)
+    assert lab.control.inventory().vms["web01"].snapshots == ()
+    assert lab.control.inventory().locks == ()
 
 
 def test_a_frontend_that_is_away_doesnt_keep_the_source_off(lab: Lab, ends: Ends) -> None:
