@@ -8,7 +8,7 @@ from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, La
 
 MANY_AREAS = 2_000
 STEADY = Workload(
-    rate_bytes=1_500_000,
+    rate_bytes=1_200_000,
     hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
     sequential=0.1,
     zeros=0.15,

@@ -93,7 +93,10 @@ def check_report(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.torture)],
+)
 def test_an_interrupted_demo_leaves_no_process(number: int, status: int, tmp_path: Path) -> None:
     demo = subprocess.Popen(demo_command(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

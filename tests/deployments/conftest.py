@@ -122,7 +122,7 @@ class Site:
             MARK: str(folder),
             "HOME": str(folder),
             "TMPDIR": str(folder / "tmp"),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
             "PREFECT_LOGGING_LEVEL": "DEBUG",  # what is said at all may be searched for what mustn't be said
             "SNAPFERRY_STATE": str(folder / "state"),
         }
@@ -159,3 +159,10 @@ def site(idle_site: Site) -> Site:
     """The site with a worker, which most tests share."""
     idle_site.ensure_worker()
     return idle_site
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Ends the worker where the next test doesn't need it: it keeps the server busy, a seventh of a core."""
+    used = getattr(item, "funcargs", {}).get("idle_site")
+    if isinstance(used, Site) and not (nextitem and "idle_site" in getattr(nextitem, "fixturenames", ())):
+        used.kill_worker()

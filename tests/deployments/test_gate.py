@@ -74,7 +74,7 @@ def events_of(vm: str) -> set[str]:
         while True:
             asked = {"filter": {"event": {"prefix": ["snapferry."]}}, "limit": 50}
             events = client.request("POST", "/events/filter", json=asked).json()["events"]
-            found = {one["event"].removeprefix("snapferry.") for one in events if one["payload"]["vm"] == vm}
+            found = {one["event"].removeprefix("snapferry.") for one in events if one["payload"].get("vm") == vm}
             if "migrated" in found or monotonic() > deadline:
                 return found
 

@@ -24,7 +24,7 @@ def test_a_running_vm_arrives_equal(seed: int, make_lab: Callable[[LabConfig], L
     migration = ends.migration(lab, downtime_budget="1s", floor="20 MB", max_rounds=2)
     prepare(migration, Watch())
     rounds = [run_round(migration, Watch())]
-    guest_writes(lab, MANY_AREAS)  # the other disks change late: these go to the first one
+    guest_writes(lab, 3 * MANY_AREAS // 2)  # the other disks change late: these go to the first one
     while rounds[-1].verdict and rounds[-1].verdict.decision == "another":
         rounds.append(run_round(migration, Watch()))
     result = cut_over(migration, Watch())
