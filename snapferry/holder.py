@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from snapferry.lease import TERM_SECONDS
 from snapferry.opennebula.models import Template
 from snapferry.plan import Frozen
-from snapferry.record import Vector
+from snapferry.vectors import Vector
 
 
 class Holder(Frozen):

@@ -21,7 +21,7 @@ from typing import NamedTuple, Self
 
 from snapferry import opennebula, processes
 from snapferry.errors import LeaseLost, SnapferryError, Stopped
-from snapferry.record import Vector
+from snapferry.vectors import Vector
 
 TERM_SECONDS = 120.0
 TAKE_SECONDS = 5.0

@@ -9,7 +9,7 @@ from snapferry.errors import PlanError, Refused
 from snapferry.lease import TAKE_SECONDS, TERM_SECONDS, Lease
 from snapferry.plan import MigrationPlan
 from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
-from snapferry.vsphere.models import SourceVm
+from snapferry.vsphere.models import Snapshot, SourceVm
 
 
 class Migration:
@@ -116,6 +116,13 @@ def _find_vm(plan: MigrationPlan, source: vsphere.Session, target: opennebula.Cl
         if vm is None or vm.key != renamed[-1].vm_key:
             raise
         return vm
+
+
+def leftover_snapshots(vm: SourceVm, record: MigrationRecord) -> tuple[Snapshot, ...]:
+    """Snapshots of this migration: its rounds', and the one for the stun where we switched tracking on."""
+    ours = vsphere.our_snapshots(vm, record.migration_id)
+    stun = vsphere.STUN_NAME if record.tracking_enabled_by_us else None
+    return tuple(one for one in vm.snapshots if one in ours or one.name == stun)
 
 
 def foreign_snapshots(vm: SourceVm) -> tuple[str, ...]:

@@ -9,15 +9,8 @@ from snapferry.errors import LeaseLost, Refused
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Image, Network
 from snapferry.plan import MigrationPlan
-from snapferry.record import (
-    DiskRecord,
-    MigrationRecord,
-    Phase,
-    Vector,
-    base_of_image,
-    identity_of_image,
-    identity_of_template,
-)
+from snapferry.record import DiskRecord, MigrationRecord, Phase, base_of_image, identity_of_image, identity_of_template
+from snapferry.vectors import Vector
 from snapferry.vsphere.models import SourceDisk, SourceVm
 from snapferry.watch import Watch
 

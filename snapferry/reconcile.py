@@ -13,11 +13,13 @@ from snapferry import opennebula, vsphere
 from snapferry.cutover import end_attempt, under_way
 from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
 from snapferry.holder import Holder, holder_of
-from snapferry.migration import Migration
+from snapferry.migration import Migration, leftover_snapshots
 from snapferry.opennebula.models import Image, Machine, Template
 from snapferry.plan import Frozen, MigrationPlan
-from snapferry.record import MigrationRecord, Phase, Vector, round_of_template
+from snapferry.record import MigrationRecord, Phase, round_of_template
+from snapferry.roll_back import machines_of
 from snapferry.survey import Survey, id_of, is_of, survey
+from snapferry.vectors import Vector
 from snapferry.vsphere.models import PowerState, Snapshot, SourceVm
 from snapferry.watch import Watch
 
@@ -174,11 +176,7 @@ def _dead_cutover(migration: Migration) -> Discrepancy:
 def _cases(migration: Migration, dead: Holder | None, resume: bool) -> Iterator[_Case]:
     """Everything that isn't right with one VM, read now."""
     record, vm = migration.planned, migration.vm
-    machines = [
-        one
-        for one in opennebula.list_machines(migration.target)
-        if one.attributes.get("SNAPFERRY_ID") == record.migration_id and one.template_id == record.template_id
-    ]
+    machines = machines_of(migration)
     yield from _loud(record, vm, machines)
     if dead:
         found = _at(record, f"the run of {dead.describe()} died and held the VM")
@@ -215,8 +213,7 @@ def _snapshot_case(migration: Migration, snapshot: Snapshot) -> _Case:
     """A leftover of this migration goes; what only has a name like ours is named."""
     record, vm = migration.planned, migration.vm
     found = Discrepancy(vm=vm.name, what=f"the snapshot {snapshot.name} is left", where=f"vCenter, {vm.path}")
-    stun = snapshot.name == vsphere.STUN_NAME and record.tracking_enabled_by_us
-    if not (stun or snapshot in vsphere.our_snapshots(vm, record.migration_id)):
+    if snapshot not in leftover_snapshots(vm, record):
         needs = f"No record here knows it. If no other Snapferry moves {vm.name}, remove it in vCenter."
         return _Case(found.model_copy(update={"needs": needs}))
 

@@ -15,13 +15,11 @@ vector of its own with one writer, because an update replaces whole vectors and 
 | image | `SNAPFERRY_BASE` | how much of the disk it holds: the base |
 """
 
-import base64
-import json
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,6 +28,7 @@ from snapferry.convergence import Verdict
 from snapferry.errors import Refused, TargetError
 from snapferry.opennebula.models import Image, Template
 from snapferry.plan import Frozen
+from snapferry.vectors import Vector, pack
 from snapferry.vsphere.models import SourceDisk, SourceVm
 
 VERSION = "1"
@@ -208,38 +207,6 @@ class MigrationRecord(Frozen):
 DISK_SET_CHANGED = "Run `snapferry abandon`, then start again: the base copies have to be made for these disks."
 
 _ROUNDS = TypeAdapter(tuple[RoundResult, ...])
-
-
-class Vector:
-    """One of our vectors in an object's attributes: text values, anything odd in base64."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-
-    @classmethod
-    def of(cls, attributes: Mapping[str, Any], name: str) -> Self | None:
-        """The vector of that name, None where there is none."""
-        found = attributes.get(name)
-        return cls({key.upper(): value or "" for key, value in found.items()}) if isinstance(found, Mapping) else None
-
-    def get(self, name: str, default: str = "") -> str:
-        """A plain value."""
-        return self._values.get(name, default)
-
-    def number(self, name: str) -> int | None:
-        """A whole number, None where there is none."""
-        text = self.get(name)
-        return int(text) if text else None
-
-    def packed(self, name: str) -> Any:
-        """A value that `pack` made; None where there is none."""
-        text = self.get(name)
-        return json.loads(zlib.decompress(base64.b64decode(text, validate=True))) if text else None
-
-
-def pack(value: Any) -> str:
-    """Any JSON value as text that survives every quoting: base64 of compressed JSON."""
-    return base64.b64encode(zlib.compress(json.dumps(value).encode(), 9)).decode()
 
 
 def identity_of_template(record: MigrationRecord) -> dict[str, dict[str, str]]:

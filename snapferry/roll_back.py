@@ -150,11 +150,18 @@ class RollBack:
         self.migration.set_phase(Phase.ROLLED_BACK)
 
 
-def find_machine(migration: Migration) -> Machine | None:
-    """The machine that this migration made at the target, if it still exists; no clone of it."""
+def machines_of(migration: Migration) -> list[Machine]:
+    """The machines that this migration made at the target and that still exist; no clones of them."""
     record = migration.planned
-    for machine in opennebula.list_machines(migration.target):
-        ours = machine.attributes.get("SNAPFERRY_ID") == record.migration_id
-        if ours and machine.template_id == record.template_id and opennebula.state_name(machine) != "DONE":
-            return machine
-    return None
+    return [
+        one
+        for one in opennebula.list_machines(migration.target)
+        if one.attributes.get("SNAPFERRY_ID") == record.migration_id
+        and one.template_id == record.template_id
+        and opennebula.state_name(one) != "DONE"
+    ]
+
+
+def find_machine(migration: Migration) -> Machine | None:
+    """The machine that this migration made at the target, if it still exists."""
+    return next(iter(machines_of(migration)), None)

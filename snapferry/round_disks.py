@@ -20,7 +20,7 @@ from snapferry.seams import Changes, Journal
 from snapferry.transfer import Extents, FileJournal, NoJournal, RateLimiter, pump
 from snapferry.vsphere.models import SourceDisk
 from snapferry.watch import Watch
-from snapferry.writers import RawFileWriter
+from snapferry.writers import FlushFailed, RawFileWriter
 
 
 def state_folder() -> Path:
@@ -241,10 +241,14 @@ def _copy_disk(
         lease.check()  # from here on no other run can open the image
         connections = migration.plan.connections
         with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
-            copied = pump(
-                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
-                journal=journal, progress=meter,
-            )  # fmt: skip
+            try:
+                copied = pump(
+                    reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
+                    journal=journal, progress=meter,
+                )  # fmt: skip
+            except FlushFailed:
+                journal.clear()  # a storage that loses writes isn't trusted with what it took before
+                raise
     return DiskResult(
         key=disk.key,
         label=disk.label,

@@ -9,7 +9,7 @@ from threading import Event
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
-from snapferry.migration import Migration, foreign_snapshots
+from snapferry.migration import Migration, foreign_snapshots, leftover_snapshots
 from snapferry.record import round_of_template
 from snapferry.vsphere.models import Snapshot
 from snapferry.watch import Watch
@@ -33,9 +33,8 @@ def remove_our_snapshots(migration: Migration, watch: Watch, keep: str = "") -> 
         keep: moref of the one that stays.
     """
     vm = migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
-    ours = vsphere.our_snapshots(vm, migration.planned.migration_id)
-    for one in vm.snapshots:
-        if one.moref != keep and (one in ours or one.name == vsphere.STUN_NAME):
+    for one in leftover_snapshots(vm, migration.planned):
+        if one.moref != keep:
             watch.step("snapshot", f"letting {one.name} go")
             vsphere.remove_snapshot(migration.source, vm, one.moref)
 

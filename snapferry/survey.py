@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from snapferry import opennebula, vsphere
 from snapferry.errors import TargetError
 from snapferry.opennebula.models import Image, Machine, Network, Template
-from snapferry.record import MigrationRecord, Phase, Vector, read_template_record
+from snapferry.record import MigrationRecord, Phase, read_template_record
+from snapferry.vectors import Vector
 from snapferry.vsphere.models import Snapshot, SourceVm
 
 

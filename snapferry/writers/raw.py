@@ -105,8 +105,7 @@ class RawFileWriter:
         except OSError as error:
             raise FlushFailed(
                 f"{self._path}: what was written couldn't be put on stable storage: {error.strerror}.",
-                "Look at the storage (kernel log, free space); then run again: the round is copied from its last "
-                "good flush.",
+                "Look at the storage (kernel log, free space); then run again: what this round wrote is copied again.",
             ) from error
         if removed:
             raise FlushFailed(

@@ -20,16 +20,15 @@ from snapferry.record import (
     MigrationRecord,
     Phase,
     RoundResult,
-    Vector,
     base_of_image,
     cutover_of_template,
     identity_of_template,
-    pack,
     read_disk,
     read_template_record,
     round_of_template,
     rounds_of_template,
 )
+from snapferry.vectors import Vector, pack
 from snapferry.vsphere.models import SourceDisk
 
 CHANGE_ID = "52 de c0 d9 b9 43 9d 10-61 d5 4c 1b e9 7b 65 63/81"
