@@ -3,7 +3,6 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 
@@ -97,13 +96,6 @@ def vm(site: Lab, names: Iterator[str]) -> Iterator[str]:
     site.control.power_on(name)
     yield name
     site.control.clear_faults()
-
-
-@pytest.fixture
-def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ends]:
-    monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
-    with ExitStack() as stack:
-        yield Ends(stack)
 
 
 @pytest.fixture
