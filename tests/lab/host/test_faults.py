@@ -1,11 +1,12 @@
 """The host's faults; those of NFC are with its protocol."""
 
-import time
 from collections.abc import Callable
 
 import pytest
 
 from snapferry.lab.host import HostError, HostService
+
+from ...conftest import wait_for
 
 MIB = 1 << 20
 BLOCK = 64 << 10
@@ -38,19 +39,16 @@ def test_a_vm_whose_delta_has_eaten_the_datastore_is_paused_until_its_snapshot_g
     service.power_on("vm-1")
     service.create_snapshot("vm-1", "snapshot-1")
     service.set_fault("datastore_full", {"free_bytes": MIB})
-    deadline = time.monotonic() + 30
-    while service.free_bytes("san1", 1 << 40):
-        assert time.monotonic() < deadline, "the delta grows"
-        time.sleep(0.01)
-    paused = service.last_write("vm-1")
-    while (now := service.last_write("vm-1")) != paused:  # what was under way when the space ended
-        assert time.monotonic() < deadline, "the VM is paused"
-        paused = now
-        time.sleep(0.3)
+    wait_for(lambda: not service.free_bytes("san1", 1 << 40), 30, "the delta eats the datastore")
+    seen = [-1]
+
+    def paused() -> bool:
+        seen.append(service.last_write("vm-1"))
+        return seen[-1] == seen[-2]  # what was under way when the space ended is done
+
+    wait_for(paused, 30, "the VM is paused")
     service.remove_snapshot("vm-1", "snapshot-1")
-    while service.last_write("vm-1") == paused:
-        assert time.monotonic() < deadline, "the VM goes on"
-        time.sleep(0.01)
+    wait_for(lambda: service.last_write("vm-1") > seen[-1], 30, "the VM goes on")
 
 
 def test_a_fault_lets_as_many_occasions_pass_as_told(service: HostService) -> None:
