@@ -156,17 +156,32 @@ class _Seen:
         self._run = flow_run_id
         self._logs: set[UUID] = set()
         self._last: tuple[str, tuple[DiskProgress, ...]] = ("", ())
-        self._ends: set[str] = set()
+        self._subflows: list[FlowRun] = []
+        self._ends: set[tuple[UUID, str]] = set()
 
     def all_of(self, followed: Followed) -> bool:
-        """Whether nothing more can come: the run's own last line is there, or it won't write one."""
+        """Whether nothing more can come: the last lines of the run and of its subflows are there, or won't be written.
+
+        A subflow's lines may arrive behind the run's: Prefect sends what is left at its end beside what comes then.
+        """
         wrote = followed.outcome in ("completed", "failed") or followed.state == "Suspended"
-        return not wrote or any(one.startswith(f"{_FINISHED}{followed.state}(") for one in self._ends)
+        ends = [(self._run, followed.state)]
+        ends += [
+            (one.id, str(one.state.name))
+            for one in self._subflows
+            if one.state and one.state.type in (StateType.COMPLETED, StateType.FAILED)
+        ]
+        return not wrote or all(self._is_told(run, state) for run, state in ends)
+
+    def _is_told(self, run: UUID, state: str) -> bool:
+        """Whether the line is there with which a run ends."""
+        return any(one == run and message.startswith(f"{_FINISHED}{state}(") for one, message in self._ends)
 
     def news(self, client: SyncPrefectClient, run: FlowRun) -> Update | None:
         """What is new; None for nothing."""
         parents = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[self._run]))
-        runs = [self._run, *(one.id for one in client.read_flow_runs(flow_run_filter=parents, limit=20))]
+        self._subflows = client.read_flow_runs(flow_run_filter=parents, limit=20)
+        runs = [self._run, *(one.id for one in self._subflows)]
         update = Update(
             state=(run.state and run.state.name) or "", lines=self._lines(client, runs), disks=self._disks(client, runs)
         )
@@ -185,7 +200,9 @@ class _Seen:
             if one.id not in self._logs
         ]
         self._logs |= {one.id for one in new}
-        self._ends |= {one.message for one in new if one.flow_run_id == self._run and one.message.startswith(_FINISHED)}
+        self._ends |= {
+            (one.flow_run_id, one.message) for one in new if one.flow_run_id and one.message.startswith(_FINISHED)
+        }
         told = [one for one in new if one.name.endswith(f".{STEPS}") or one.level >= _WARNING]
         return tuple(Line(at=one.timestamp, text=one.message) for one in told)
 

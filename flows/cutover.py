@@ -2,10 +2,10 @@
 
 from prefect import flow
 
-from snapferry.cutover import Approval, CutoverResult, check_approval
+from snapferry.cutover import Approval, CutoverResult
 from snapferry.flows.gate import pass_gate
 from snapferry.flows.tasks import cut_over_now, end_presync, prepare_target, publish_report, reconcile_first
-from snapferry.flows.warm import check_begun, cutting_over, warm_up
+from snapferry.flows.warm import check_begun, cut_over_before, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
 
@@ -18,7 +18,7 @@ def cutover_vm(plan: MigrationPlan) -> CutoverResult:
     """
     approval = None
     with opened(plan) as (migration, watch):
-        if not cutting_over(migration):
+        if not cut_over_before(migration):
             reconcile_first(migration, watch)
             check_begun(migration)
             prepare_target(migration, watch)
@@ -33,12 +33,10 @@ def cut_over(plan: MigrationPlan, approval: Approval | None) -> CutoverResult:
 
     Args:
         plan: the VM's plan.
-        approval: the answer at the gate; None where the plan has none, or where an approved cutover was interrupted.
+        approval: the answer at the gate; None where an approved cutover was interrupted, which is only ended then.
     """
     with opened(plan) as (migration, watch):
-        if approval:
-            check_approval(migration, approval)
-        result = cut_over_now(migration, watch, approval.by if approval else "the plan, which has no gate")
+        result = cut_over_now(migration, watch, approval)
         publish_report(migration)
         end_presync(plan.slug)
         return result

@@ -61,19 +61,18 @@ class Declined(Refused):
     """A person said no."""
 
 
-def pass_gate(migration: Migration) -> Approval | None:
-    """Asks until a valid answer is there, and waits for the plan's window.
-
-    Returns:
-        The approval; None where the plan has no gate.
+def pass_gate(migration: Migration) -> Approval:
+    """Asks until a valid answer is there, and waits for the plan's window. A plan without a gate approves by itself.
 
     Raises:
         Pause: this process ends here; Prefect starts the run again when it is answered, or when the time has come.
         Declined: the answer is no.
     """
     if not migration.plan.gate:
-        _wait_until(next_opening(migration.plan.window, datetime.now(UTC)))
-        return None
+        now = datetime.now(UTC)
+        _wait_until(next_opening(migration.plan.window, now))
+        vm, fingerprint = migration.vm.name, gate_fingerprint(migration)
+        return Approval(vm=vm, by="the plan, which has no gate", at=now, fingerprint=fingerprint)
     asked, refusal = _questions(), ""
     number = max(asked, default=1)
     while True:

@@ -8,7 +8,7 @@ from snapferry.cutover import CutoverResult
 from snapferry.flows.cutover import cut_over
 from snapferry.flows.gate import pass_gate
 from snapferry.flows.tasks import prepare_target, reconcile_first
-from snapferry.flows.warm import cutting_over, holds, warm_up
+from snapferry.flows.warm import cut_over_before, holds, warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
 
@@ -26,7 +26,7 @@ def migrate_vm(plan: MigrationPlan) -> CutoverResult | State[None]:
     """
     approval = None
     with opened(plan) as (migration, watch):
-        if not cutting_over(migration):
+        if not cut_over_before(migration):
             reconcile_first(migration, watch)
             prepare_target(migration, watch)
             warm = warm_up(migration, watch)

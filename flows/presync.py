@@ -2,8 +2,9 @@
 
 from prefect import flow
 
+from snapferry.cutover import under_way
 from snapferry.flows.tasks import prepare_target, reconcile_first
-from snapferry.flows.warm import cutting_over, warm_up
+from snapferry.flows.warm import warm_up
 from snapferry.flows.work import opened, run_name
 from snapferry.plan import MigrationPlan
 from snapferry.record import RoundResult
@@ -18,7 +19,7 @@ def presync_vm(plan: MigrationPlan) -> RoundResult | None:
     """
     with opened(plan) as (migration, watch):
         reconcile_first(migration, watch)
-        if cutting_over(migration):
+        if migration.record and under_way(migration.record):
             return None
         prepare_target(migration, watch)
         return warm_up(migration, watch)

@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 
 from snapferry import abandon as abandoning
 from snapferry import cutover, prepare, rounds
-from snapferry.cutover import CutoverResult
+from snapferry.cutover import Approval, CutoverResult
 from snapferry.errors import LeaseLost, RolledBack, SourceError, TargetError, TransferError
 from snapferry.flows.limits import host_slots
 from snapferry.flows.show import show_report, show_round, tell
@@ -66,11 +66,18 @@ def copy_round(migration: Migration, watch: Watch) -> RoundResult:
 
 
 @task(cache_policy=NO_CACHE)
-def cut_over_now(migration: Migration, watch: Watch, approved_by: str) -> CutoverResult:
-    """Stops the source, copies the last changes, starts the target; back again if a step fails."""
-    tell("cutover.started", migration, approved_by=approved_by)
+def cut_over_now(migration: Migration, watch: Watch, approval: Approval | None) -> CutoverResult:
+    """Stops the source, copies the last changes, starts the target; back again if a step fails.
+
+    Without an approval only a cutover that was begun before is brought to its end.
+    """
     try:
-        result = cutover.cut_over(migration, watch, approved_by)
+        if approval is None:
+            result = cutover.end_cutover(migration, watch)
+        else:
+            cutover.check_approval(migration, approval)
+            tell("cutover.started", migration, approved_by=approval.by)
+            result = cutover.cut_over(migration, watch, approval.by)
     except RolledBack as error:
         tell("rolled-back", migration, cause=error.cause)
         raise

@@ -36,9 +36,10 @@ def holds(migration: Migration, result: RoundResult) -> bool:
     return not converged and migration.plan.on_no_convergence == OnNoConvergence.HOLD
 
 
-def cutting_over(migration: Migration) -> bool:
-    """Whether an approved cutover was begun and neither ended nor rolled back: then it has to be brought to an end."""
-    return migration.record is not None and under_way(migration.record)
+def cut_over_before(migration: Migration) -> bool:
+    """Whether an approved cutover was begun and not rolled back: what is left of it has to be done, and no more."""
+    record = migration.record
+    return record is not None and (record.phase == Phase.MIGRATED or under_way(record))
 
 
 def _fresh(record: MigrationRecord) -> RoundResult | None:

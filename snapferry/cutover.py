@@ -304,6 +304,23 @@ def cut_over(
             return _uninterrupted(lambda: cutover.recover(failed))
 
 
+def end_cutover(migration: Migration, watch: Watch, take_seconds: float = TAKE_SECONDS) -> CutoverResult:
+    """Ends a cutover that was begun before, and begins none: no approval is needed for it.
+
+    Raises:
+        Refused: none is under way any more: another run ended it meanwhile.
+        SnapferryError: as `cut_over`.
+    """
+    with migration.lease(watch.stop, take_seconds=take_seconds) as lease:
+        migration.refresh()
+        if ended := end_attempt(migration, lease, watch):
+            return ended
+    raise Refused(
+        f"{migration.vm.name}: another run has ended the cutover that was under way.",
+        "See `snapferry status`; to cut over, start the run again and answer its gate.",
+    )
+
+
 def end_attempt(migration: Migration, lease: Lease, watch: Watch) -> CutoverResult | None:
     """Takes a cutover that another process began to its end: back, or forward where the target's guest has run.
 
@@ -316,6 +333,7 @@ def end_attempt(migration: Migration, lease: Lease, watch: Watch) -> CutoverResu
     """
     _doubt_record(migration)
     if migration.planned.phase == Phase.MIGRATED:
+        watch.step("done", "it was migrated before")
         return result_of(migration, None)
     cutover = Cutover(migration, lease, watch, "")
     if cutover.record.past_no_return:

@@ -67,6 +67,6 @@ def go_on(lab: Lab, planned: MigrationPlan) -> None:
         ends.append(f"{ended.outcome} {ended.error}: {ended.message}")
         if ended.outcome == "completed":
             break
+    assert ends[-1].startswith("completed"), ends
     with open_migration(planned) as migration:
-        assert migration.record and migration.record.phase == "migrated", ends
         check_moved(lab, migration, planned.vm)
