@@ -68,6 +68,9 @@ def _show(assessments: "list[Assessment]") -> None:
         for one in assessments
     )
     show(table("VM", "ready", ">disks", ">capacity", ">first copy at most", ">downtime", rows=rows))
+    ways = [(one.vm.name, disk.label, one.routes[disk.key]) for one in assessments for disk in one.vm.disks]
+    if ways:
+        show(table("VM", "disk", "read by", rows=ways))
     concerns = [(one.vm.name, each.severity, each.text, each.next_step) for one in assessments for each in one.concerns]
     if concerns:
         show(table("VM", "severity", "concern", "next step", rows=concerns))

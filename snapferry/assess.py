@@ -6,8 +6,9 @@ from snapferry.doubt import old_host
 from snapferry.errors import SnapferryError
 from snapferry.opennebula.models import Network
 from snapferry.plan import Frozen, MigrationPlan
+from snapferry.routes import closed, ways_to
 from snapferry.vsphere import Concern
-from snapferry.vsphere.models import PowerState, SourceVm
+from snapferry.vsphere.models import SourceDisk, SourceVm
 
 
 class Estimate(Frozen):
@@ -57,13 +58,17 @@ def assess(
         )
     if plan and target:
         concerns += _target_concerns(vm, plan, target)
-    routes = {disk.key: _route(vm) for disk in vm.disks}
+    routes = {disk.key: _route(disk, vm, plan) for disk in vm.disks}
     return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, estimate=estimate(vm))
 
 
-def _route(vm: SourceVm) -> str:
-    why = "random reads of a frozen disk on any datastore" if vm.power == PowerState.ON else "the VM is off"
-    return f"nfc: {why}"
+def _route(disk: SourceDisk, vm: SourceVm, plan: MigrationPlan | None) -> str:
+    """The route of a disk's first copy, why, and what is taken where it fails."""
+    first, *others = ways_to(disk, vm.power, plan)
+    text = str(first)
+    if plan and plan.route and plan.route != first.route:
+        text += f"; not by {plan.route}, as the plan asks, because {closed(disk, vm.power, plan.route, plan)}"
+    return text + (f"; else by {' or '.join(one.route for one in others)}" if others else "")
 
 
 def _target_concerns(vm: SourceVm, plan: MigrationPlan, target: opennebula.Client) -> list[Concern]:

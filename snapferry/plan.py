@@ -79,6 +79,19 @@ class OnNoConvergence(StrEnum):
     GATE = "gate"
 
 
+class Route(StrEnum):
+    """A way to the bytes of a disk."""
+
+    NFC = "nfc"
+    """Random reads through the host's NFC service (TCP 902), on any datastore."""
+    DATASTORE = "datastore"
+    """The disk's files, by HTTPS from its host."""
+    MOUNT = "mount"
+    """The disk's files, where its datastore is mounted on the worker."""
+    EXPORT = "export"
+    """The whole disk as a stream, through an export lease."""
+
+
 class OnDoubt(StrEnum):
     """What to do where change tracking can't be trusted for the last changes, while the VM is off."""
 
@@ -205,6 +218,12 @@ class MigrationPlan(Frozen):
     shutdown: Shutdown = Shutdown()
     snapshot: SnapshotPolicy = SnapshotPolicy()
     """What a round's snapshot may cost the source."""
+    route: Route | None = None
+    """How the disks are read: `nfc`, `datastore` (their files by HTTPS), `mount` (their files where `mounts` has their
+    datastore) or `export` (whole disks as a stream); by default the best that is open. Where it fails or can't be, the
+    next one is taken, and that is said."""
+    mounts: dict[str, Path] = {}
+    """Where NFS datastores are mounted on the worker: `{nfs1: /mnt/nfs1}`."""
     rate_limit_bytes: Bytes | None = Field(None, gt=0, alias="rate_limit")
     """The most that is read from the source in a second, over all disks of the VM; no limit by default."""
     enable_change_tracking: bool = True

@@ -72,6 +72,10 @@ class DiskResult(Frozen):
     read_bytes: int
     zero_bytes: int
     seconds: float
+    route: str = ""
+    """By which way the bytes came; see `plan.Route`."""
+    detour: str = ""
+    """Which ways failed before, and why; empty where the first one did it."""
     doubt: str = ""
     """Why every block was copied although there was a base; empty where the delta was trusted."""
 

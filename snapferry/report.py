@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from snapferry.migration import Migration
 from snapferry.plan import Frozen
-from snapferry.record import Phase, RoundResult
+from snapferry.record import DiskResult, Phase, RoundResult
 
 _PLOT = (720, 260)
 _MARGIN = (64, 40, 64, 36)
@@ -37,6 +37,8 @@ class ReportRound(Frozen):
     decision: str | None
     doubts: tuple[str, ...] = ()
     """Of each disk that was copied in full although there was a base: its label, and why."""
+    routes: tuple[str, ...] = ()
+    """Of each disk: its label, by which route it was read, and why not by another that failed before."""
 
 
 class Report(Frozen):
@@ -108,7 +110,12 @@ def _round(one: RoundResult) -> ReportRound:
         predicted_downtime_seconds=one.predicted_downtime_seconds,
         decision=one.verdict.decision if one.verdict else None,
         doubts=tuple(f"{disk.label}: {disk.doubt}" for disk in one.disks if disk.doubt),
+        routes=tuple(f"{disk.label}: {_route(disk)}" for disk in one.disks if disk.route),
     )
+
+
+def _route(disk: DiskResult) -> str:
+    return f"{disk.route}, because {disk.detour}" if disk.detour else disk.route
 
 
 def rounds_table(rounds: Sequence[RoundResult]) -> str:
@@ -128,7 +135,11 @@ def rounds_table(rounds: Sequence[RoundResult]) -> str:
     doubts = [
         f"- Round {one.number}, {disk.label}: {disk.doubt}." for one in rounds for disk in one.disks if disk.doubt
     ]
-    return "\n".join(lines + (["", "Copied in full, because:", *doubts] if doubts else []))
+    detours = [
+        f"- Round {one.number}, {disk.label}: by {_route(disk)}." for one in rounds for disk in one.disks if disk.detour
+    ]
+    lines += ["", "Copied in full, because:", *doubts] if doubts else []
+    return "\n".join(lines + (["", "Read by another route:", *detours] if detours else []))
 
 
 def report_markdown(report: Report) -> str:
@@ -148,13 +159,20 @@ def report_markdown(report: Report) -> str:
         f"At the target: {where}. Downtime: **{downtime}**. Rounds: {len(report.rounds)}, "
         f"{report.copied_bytes / 1e6:,.1f} MB copied.\n\n"
         f"## Downtime\n\n| step | time |\n|---|---:|\n{parts}\n\n"
-        f"{_doubts(report)}## Disks\n\n| disk | place | capacity | image | copied |\n|---|---|---:|---|---:|\n{disks}\n"
+        f"{_routes(report)}{_doubts(report)}"
+        f"## Disks\n\n| disk | place | capacity | image | copied |\n|---|---|---:|---|---:|\n{disks}\n"
     )
 
 
 def _doubts(report: Report) -> str:
     lines = [f"- Round {one.number}, {_cell(doubt)}." for one in report.rounds for doubt in one.doubts]
     return "\n".join(["## Copied in full, because", "", *lines, "", ""]) if lines else ""
+
+
+def _routes(report: Report) -> str:
+    """How the disks were read, each way once."""
+    ways = dict.fromkeys(route for one in report.rounds for route in one.routes)
+    return "\n".join(["## Read by", "", *(f"- {_cell(one)}" for one in ways), "", ""]) if ways else ""
 
 
 def _cell(text: str) -> str:

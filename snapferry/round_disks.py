@@ -3,6 +3,7 @@
 import os
 import secrets
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
 from datetime import datetime
@@ -11,13 +12,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
+from snapferry.disk_readers import DiskReaders
 from snapferry.doubt import Doubt, History, Reason, doubt_of
+from snapferry.errors import SnapferryError
 from snapferry.lease import Lease
 from snapferry.migration import Migration
-from snapferry.readers import NfcReader
+from snapferry.plan import Route
+from snapferry.readers import RouteFailed
 from snapferry.record import BaseState, DiskRecord, DiskResult, base_of_image
+from snapferry.routes import Way, ways_to
 from snapferry.seams import Changes, Journal
-from snapferry.transfer import Extents, FileJournal, NoJournal, RateLimiter, pump
+from snapferry.transfer import Copied, Extents, FileJournal, NoJournal, RateLimiter, pump
+from snapferry.vmdk import VmdkError
 from snapferry.vsphere.models import SourceDisk
 from snapferry.watch import Watch
 from snapferry.writers import FlushFailed, RawFileWriter
@@ -125,12 +131,13 @@ def copy_disks(
     """
     limit = migration.plan.rate_limit_bytes
     limiter = RateLimiter(limit) if limit else None
+    readers = DiskReaders(migration)
     watch.step("copying", f"{sum(one.extents.total_bytes for one in works) / 1e6:.1f} MB of {len(works)} disks")
 
     def one_disk(work: Work) -> DiskResult:
         path = _image_path(migration, work)
         journal, lost = _begin(migration, point, work, path, lease)
-        result = _copy_disk(migration, work, path, journal, limiter, lease, watch)
+        result = _copy_disk(migration, work, path, journal, limiter, lease, watch, readers)
         if commit:
             _commit(migration, point, work, lease)
             journal.clear()
@@ -230,25 +237,25 @@ def _copy_disk(
     limiter: RateLimiter | None,
     lease: Lease,
     watch: Watch,
+    readers: DiskReaders,
 ) -> DiskResult:
     disk, started = work.disk, time.monotonic()
-
-    def ticket() -> vsphere.NfcTicket:
-        return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
-
     meter = watch.disk(disk.key, disk.label, work.extents.subtract(journal.done()).total_bytes)
+
+    def by_route(route: Route) -> Copied:
+        with closing(readers.open(route, disk)) as reader:
+            return pump(
+                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter, journal=journal,
+                progress=meter,
+            )  # fmt: skip
+
     with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
         lease.check()  # from here on no other run can open the image
-        connections = migration.plan.connections
-        with closing(NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=connections)) as reader:
-            try:
-                copied = pump(
-                    reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter,
-                    journal=journal, progress=meter,
-                )  # fmt: skip
-            except FlushFailed:
-                journal.clear()  # a storage that loses writes isn't trusted with what it took before
-                raise
+        try:
+            copied, route, detour = _by_any_route(_ways(migration, work), by_route, disk, watch)
+        except FlushFailed:
+            journal.clear()  # a storage that loses writes isn't trusted with what it took before
+            raise
     return DiskResult(
         key=disk.key,
         label=disk.label,
@@ -257,7 +264,43 @@ def _copy_disk(
         read_bytes=copied.read_bytes,
         zero_bytes=copied.zero_bytes,
         seconds=time.monotonic() - started,
+        route=route,
+        detour=detour,
     )
+
+
+def _ways(migration: Migration, work: Work) -> list[Way]:
+    """How the disk's bytes can be reached; the route that served it last goes before those that failed then."""
+    last = next((one for one in reversed(migration.planned.rounds)), None)
+    routes = {one.key: one.route for one in last.disks} if last else {}
+    whole = work.extents.total_bytes * 2 > work.disk.capacity_bytes or not work.is_delta
+    return ways_to(work.disk, migration.vm.power, migration.plan, whole=whole, last=routes.get(work.disk.key, ""))
+
+
+def _by_any_route(
+    ways: list[Way], copy: Callable[[Route], Copied], disk: SourceDisk, watch: Watch
+) -> tuple[Copied, Route, str]:
+    """Copies by the first way that leads on; what was flushed before another one failed stays.
+
+    Returns:
+        What was copied, by which route, and why not by those before it.
+
+    Raises:
+        RouteFailed: none leads on; the first one's error, which is the one to mend.
+    """
+    failed: list[tuple[Route, SnapferryError]] = []
+    for way in ways:
+        if failed:
+            watch.step("route", f"{disk.label}: by {way} ({_because(failed[-1:])})")
+        try:
+            return copy(way.route), way.route, _because(failed)
+        except (RouteFailed, VmdkError) as error:
+            failed.append((way.route, error))
+    raise failed[0][1]
+
+
+def _because(failed: list[tuple[Route, SnapferryError]]) -> str:
+    return "; ".join(f"{route} failed: {error.cause.rstrip('.')}" for route, error in failed)
 
 
 def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> None:

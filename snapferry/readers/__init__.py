@@ -6,6 +6,7 @@ from snapferry.readers.errors import (
     NfcAllocationError,
     NfcError,
     NfcProtocolError,
+    RouteFailed,
     ThumbprintMismatch,
     TicketRefused,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "NfcError",
     "NfcProtocolError",
     "NfcReader",
+    "RouteFailed",
     "ThumbprintMismatch",
     "TicketRefused",
 ]

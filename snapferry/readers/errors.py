@@ -3,7 +3,11 @@
 from snapferry.errors import Refused, TransferError
 
 
-class NfcError(TransferError):
+class RouteFailed(TransferError):
+    """This way to a disk's bytes doesn't lead on; another one may."""
+
+
+class NfcError(RouteFailed):
     """The host refused, ended or didn't answer on NFC; a new connection may help, and is tried."""
 
 
@@ -19,7 +23,7 @@ class NfcProtocolError(NfcError):
     """The host sent what the protocol doesn't allow; nothing that it sent is trusted."""
 
 
-class DiskNotOpened(TransferError):
+class DiskNotOpened(RouteFailed):
     """The host doesn't open the disk."""
 
 

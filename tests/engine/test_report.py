@@ -43,6 +43,14 @@ def test_the_report_says_what_was_copied_in_full_and_why() -> None:
     assert "in full" not in report_markdown(REPORT)
 
 
+def test_the_report_says_by_which_route_each_disk_was_read_and_why() -> None:
+    way = "Hard disk 1: datastore, because nfc failed: the port is closed"
+    rounds = tuple(REPORT.rounds[0].model_copy(update={"number": number, "routes": (way,)}) for number in (1, 2))
+    report = REPORT.model_copy(update={"rounds": rounds})
+    jsonschema.validate(report.model_dump(mode="json"), SCHEMA)
+    assert report_markdown(report).count(f"- {way}") == 1
+
+
 def test_a_name_that_holds_markdown_breaks_no_table() -> None:
     text = report_markdown(REPORT)
     rows = [line for line in text.splitlines() if line.startswith("| Hard disk")]
