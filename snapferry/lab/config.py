@@ -125,6 +125,8 @@ class LabVCenter(Frozen):
     session_idle_seconds: Seconds = Field(1800, gt=0, alias="session_idle")
     change_page_extents: int = Field(2000, ge=1)
     """Extents in one page of a change query."""
+    lease_timeout_seconds: int = Field(300, ge=1, alias="lease_timeout")
+    """How long an export lease lives without a word of its holder."""
     vms: tuple[LabVm, ...] = ()
 
     model_config = ConfigDict(populate_by_name=True)

@@ -3,6 +3,10 @@
 from snapferry.readers.errors import (
     DiskInUse,
     DiskNotOpened,
+    ExportCut,
+    ExportError,
+    ExportMismatch,
+    ExportRefused,
     NfcAllocationError,
     NfcError,
     NfcProtocolError,
@@ -10,11 +14,17 @@ from snapferry.readers.errors import (
     ThumbprintMismatch,
     TicketRefused,
 )
+from snapferry.readers.export import ExportReader
 from snapferry.readers.nfc import NfcReader
 
 __all__ = [
     "DiskInUse",
     "DiskNotOpened",
+    "ExportCut",
+    "ExportError",
+    "ExportMismatch",
+    "ExportReader",
+    "ExportRefused",
     "NfcAllocationError",
     "NfcError",
     "NfcProtocolError",

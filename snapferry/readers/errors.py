@@ -31,5 +31,21 @@ class DiskInUse(DiskNotOpened):
     """The host doesn't open the disk because a virtual machine writes to it, or did until a moment ago."""
 
 
+class ExportError(TransferError):
+    """A download of an export lease can't be used; it can't go on where it ended, only begin again."""
+
+
+class ExportCut(ExportError):
+    """The download ended, or fell silent, before its disk did, also when it was begun again."""
+
+
+class ExportRefused(ExportError):
+    """The host doesn't give the download."""
+
+
+class ExportMismatch(ExportError):
+    """What comes isn't the disk that was asked for, or doesn't come in its order; nothing more of it is used."""
+
+
 class ThumbprintMismatch(Refused):
     """The host's certificate isn't the one that vCenter named: somebody may be in between."""

@@ -13,7 +13,7 @@ from snapferry.vmdk.errors import (
 )
 from snapferry.vmdk.files import Folder, LocalFile, LocalFolder, RangeFile
 from snapferry.vmdk.runs import ZEROS, Runs
-from snapferry.vmdk.stream import StreamOptimized
+from snapferry.vmdk.stream import PackedGrain, StreamOptimized
 
 __all__ = [
     "NO_PARENT_CID",
@@ -27,6 +27,7 @@ __all__ = [
     "Layer",
     "LocalFile",
     "LocalFolder",
+    "PackedGrain",
     "RangeFile",
     "Runs",
     "StreamOptimized",

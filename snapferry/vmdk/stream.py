@@ -7,7 +7,7 @@ behind, and end without a marker.
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,16 @@ _MARKER: Final = struct.Struct("<QII")
 _GRAIN_DATA_AT: Final = 12
 _LEAST_GRAIN_SECTORS: Final = 128
 _PIECE_BYTES: Final = 1 << 20
+_MORE_MARKERS: Final = 16
+
+
+class PackedGrain(NamedTuple):
+    """A grain as it was sent; `StreamOptimized.unpack` makes its bytes of it."""
+
+    offset: int
+    length: int
+    """Bytes of the disk that it holds; shorter than a grain only at the disk's end."""
+    data: bytes
 
 
 class StreamOptimized:
@@ -46,6 +56,7 @@ class StreamOptimized:
         if self._header.grain < _LEAST_GRAIN_SECTORS:
             raise VmdkUnsupported(f"{name}: streamOptimized with grains of {self._header.grain} sectors.")
         self.capacity_bytes = self._header.capacity * SECTOR
+        self.grain_bytes = self._header.grain * SECTOR
         self.descriptor = self._descriptor()
         self._grains_named = self._count_grains()
 
@@ -56,7 +67,12 @@ class StreamOptimized:
             VmdkCorrupt: a marker or a grain says what can't be, or a grain comes twice.
             VmdkTruncated: the stream ends before its disk does.
         """
-        count = 0
+        for grain in self.packed():
+            yield Block(grain.offset, grain.length, memoryview(self.unpack(grain)))
+
+    def packed(self) -> Iterator[PackedGrain]:
+        """The grains as they come, each once, to be unpacked elsewhere; raises as `grains`."""
+        count = passed = 0
         # one bit a grain; costs memory only where it's written to
         seen = np.zeros(-(-self._header.capacity // self._header.grain) // 8 + 1, dtype=np.uint8)
         while marker := self._marker():
@@ -67,6 +83,9 @@ class StreamOptimized:
             elif kind == _END:
                 break
             else:
+                passed += 1
+                if passed > 2 * self._header.tables + _MORE_MARKERS:
+                    raise VmdkCorrupt(f"{self._name} names more tables than its disk can have.")
                 self._metadata(value, kind)
         if self._grains_named is not None and self._grains_named != count:
             cause = f"{self._name} has {count} grains, but its tables name {self._grains_named}."
@@ -106,7 +125,7 @@ class StreamOptimized:
             raise VmdkTruncated(f"{self._name} ended without the marker of its end.")
         return None
 
-    def _grain(self, sector: int, size: int, marker: bytes, seen: NDArray[np.uint8]) -> Block:
+    def _grain(self, sector: int, size: int, marker: bytes, seen: NDArray[np.uint8]) -> PackedGrain:
         grain_bytes = self._header.grain * SECTOR
         number, within = divmod(sector, self._header.grain)
         if within or sector >= self._header.capacity:
@@ -120,19 +139,20 @@ class StreamOptimized:
         packed = (marker + self._exactly(rest))[_GRAIN_DATA_AT : _GRAIN_DATA_AT + size]
         offset = sector * SECTOR
         length = min(grain_bytes, self.capacity_bytes - offset)
-        return Block(offset, length, memoryview(self._inflated(packed, sector, length))[:length])
+        return PackedGrain(offset, length, packed)
 
-    def _inflated(self, packed: bytes, sector: int, length: int) -> bytes:
-        """The grain's bytes; the last one may be whole, or end with the disk."""
-        grain_bytes = self._header.grain * SECTOR
+    def unpack(self, grain: PackedGrain) -> bytes:
+        """The grain's bytes; by any thread, side by side. Raises VmdkCorrupt."""
+        sector, length = grain.offset // SECTOR, grain.length
         unpack = zlib.decompressobj()
         try:
-            data = unpack.decompress(packed, grain_bytes + 1)
+            data = unpack.decompress(grain.data, self.grain_bytes + 1)
         except zlib.error as error:
             raise VmdkCorrupt(f"{self._name}: the grain at sector {sector} can't be unpacked: {error}.") from error
-        if len(data) not in (length, grain_bytes) or not unpack.eof:
+        # the last one may be whole, or end with the disk
+        if len(data) not in (length, self.grain_bytes) or not unpack.eof:
             raise VmdkCorrupt(f"{self._name}: the grain at sector {sector} doesn't unpack to {length} bytes.")
-        return data
+        return data if len(data) == length else data[:length]
 
     def _metadata(self, sectors: int, kind: int) -> None:
         """Passes a table, a directory or a footer, whose size some writers leave out."""

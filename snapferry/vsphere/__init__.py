@@ -26,9 +26,16 @@ from snapferry.vsphere.errors import (
     VmGone,
     WrongPassword,
 )
+from snapferry.vsphere.export_lease import (
+    ExportLease,
+    ExportUnclear,
+    LeaseDenied,
+    LeaseEnded,
+    export_lease,
+)
 from snapferry.vsphere.inventory import find_vm, list_vms, read_vm
 from snapferry.vsphere.marks import annotate, connect_nics, mark_migrated, rename, set_nics_start_connected
-from snapferry.vsphere.models import NfcTicket, PowerState, Snapshot, SourceDisk, SourceNic, SourceVm
+from snapferry.vsphere.models import ExportSource, NfcTicket, PowerState, Snapshot, SourceDisk, SourceNic, SourceVm
 from snapferry.vsphere.nfc_ticket import nfc_ticket
 from snapferry.vsphere.power import (
     power_events_since,
@@ -59,8 +66,13 @@ __all__ = [
     "ChangesUnknown",
     "Concern",
     "ConsolidationNeeded",
+    "ExportLease",
+    "ExportSource",
+    "ExportUnclear",
     "HistoryIncomplete",
     "InventoryIncomplete",
+    "LeaseDenied",
+    "LeaseEnded",
     "MissingPrivilege",
     "NfcTicket",
     "NotInTime",
@@ -89,6 +101,7 @@ __all__ = [
     "delta_bytes",
     "disable_change_tracking",
     "enable_change_tracking",
+    "export_lease",
     "find_vm",
     "list_vms",
     "mark_migrated",

@@ -132,3 +132,20 @@ class NfcTicket(NamedTuple):
     """SHA-1 of the host's certificate, `AA:BB:…`."""
     service: str
     session_id: str
+
+
+class ExportSource(NamedTuple):
+    """Where one disk of a lease is downloaded. The address is a secret: whoever knows it may read the disk."""
+
+    disk_key: int
+    capacity_bytes: int
+    host: str
+    port: int
+    path: str
+    ssl_thumbprint: str
+    """SHA-1 (or SHA-256) of the host's certificate; empty where a CA is to vouch for it."""
+    ca_pem: str | None
+    """The CA that is trusted where there is no thumbprint; the system's where it is None."""
+
+    def __repr__(self) -> str:
+        return f"ExportSource(disk {self.disk_key} at {self.host}:{self.port})"

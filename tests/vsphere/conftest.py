@@ -70,6 +70,11 @@ VMS = (
     plain("nics", nics=(LabNic(network="VM Network"), LabNic(network="storage"))),
     *(plain(name) for name in ("marked", "marked-clash")),
     plain("ticket"),
+    *(
+        plain(name, disks=(DISK, LabDisk(capacity_bytes=2 * MIB + 512, data_bytes=MIB, controller="sata"), DISK))
+        for name in ("export", "export-fails", "export-lost", "export-merge")
+    ),
+    plain("export-off", power="off"),
 )
 
 CONFIG = LabConfig(
@@ -79,6 +84,7 @@ CONFIG = LabConfig(
         networks=("VM Network", "storage"),
         datastores=(LabDatastore(name="san1", capacity_bytes=10 << 30),),
         change_page_extents=PAGE_EXTENTS,
+        lease_timeout_seconds=1,
         users=(
             LabUser(name="reader@vsphere.local"),
             LabUser(

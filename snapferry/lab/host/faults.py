@@ -10,6 +10,11 @@
 | `nfc_cut` | `after_bytes` | a connection is cut in mid-fragment once it has sent so many bytes of data |
 | `nfc_stall` | `after_bytes`, `seconds` | a connection that has sent so much is silent for so long |
 | `nfc_delay` | `seconds` | each read waits; stays |
+| `export_denied` | | a download of a lease is refused |
+| `export_cut` | `after_bytes` | a download is cut inside a piece once so much was sent |
+| `export_stall` | `after_bytes`, `seconds` | a download that has sent so much is silent for so long |
+| `export_corrupt` | | a bit of a download's first grain is turned |
+| `export_delay` | `seconds` | a download waits before each piece; stays |
 | `leaf_busy` | `seconds` | a leaf can't be opened for so long after power-off; stays |
 | `false_changes` | `blocks` | each change query names so many blocks too many on each disk, as after unmaps; stays |
 | `datastore_full` | `free_bytes` | so much is free from now on; a VM whose deltas have eaten it is paused; stays |
@@ -33,9 +38,14 @@ _STRIKING: dict[str, set[str]] = {
     "nfc_read": set(),
     "nfc_cut": {"after_bytes"},
     "nfc_stall": {"after_bytes", "seconds"},
+    "export_denied": set(),
+    "export_cut": {"after_bytes"},
+    "export_stall": {"after_bytes", "seconds"},
+    "export_corrupt": set(),
 }
 _STAYING = {
     "nfc_delay": {"seconds"},
+    "export_delay": {"seconds"},
     "leaf_busy": {"seconds"},
     "false_changes": {"blocks"},
     "datastore_full": {"free_bytes"},

@@ -1,4 +1,4 @@
-"""The host's HTTPS server for `/folder`: files of its datastores, whole or by range."""
+"""The host's HTTPS server: files of its datastores at `/folder`, whole or by range; at `/nfc` what leases export."""
 
 import base64
 import binascii
@@ -72,6 +72,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Requests aren't logged."""
 
     def _respond(self, with_body: bool) -> None:
+        if self.path.startswith("/nfc/"):
+            self.server.service.exports.serve(self, with_body)
+            return
         if not self._authorized():
             self._fail(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="VMware HTTP server"'))
             return

@@ -158,6 +158,12 @@ class HostClient:
     def open_ticket(self, ticket: str, vm_id: str, key: int | None) -> None:
         self._call("open_ticket", ticket=ticket, vm_id=vm_id, key=key)
 
+    def open_export(self, lease: str, vm_id: str, snapshot_id: str | None, disks: dict[str, int]) -> None:
+        self._call("open_export", lease=lease, vm_id=vm_id, snapshot_id=snapshot_id, disks=disks)
+
+    def close_export(self, lease: str) -> None:
+        self._call("close_export", lease=lease)
+
     def set_credentials(self, user: str, password: str) -> None:
         self._call("set_credentials", user=user, password=password)
 

@@ -25,6 +25,7 @@ from snapferry.lab.host.answers import (
 from snapferry.lab.host.chain import Layer, View
 from snapferry.lab.host.disk import Disk
 from snapferry.lab.host.errors import HostError
+from snapferry.lab.host.export import Exports
 from snapferry.lab.host.faults import Counters, Faults
 from snapferry.lab.host.vm import Frozen, Room, Vm
 
@@ -41,6 +42,7 @@ class HostService:
     def __init__(self, lab_folder: Path, seed: int, leaf_busy_seconds: float = 0.3) -> None:
         self.seed = seed
         self.faults = Faults()
+        self.exports = Exports(self.faults)
         self.tally = Counters()
         self._datastores = lab_folder / "datastores"
         self._leaf_busy = timedelta(seconds=leaf_busy_seconds)
@@ -263,6 +265,20 @@ class HostService:
                         raise HostError("locked", f"Failed to lock the file {path}: it is still busy.")
                     return vm.leaf_view(disk.key)
         raise HostError("not_found", f"{path} is no disk that this ticket opens.")
+
+    def open_export(self, lease: str, vm_id: str, snapshot_id: str | None, disks: dict[str, int]) -> None:
+        """Lets a lease read disks, named by file, each by its key; as of a snapshot, or as they are while it's off."""
+        vm = self._vm(vm_id)
+        with vm.operation:
+            views = {
+                name: vm.leaf_view(key) if snapshot_id is None else vm.snapshot_view(key, snapshot_id)
+                for name, key in disks.items()
+            }
+        self.exports.open(lease, views)
+
+    def close_export(self, lease: str) -> None:
+        """Ends a lease; its downloads are cut."""
+        self.exports.close(lease)
 
     def set_credentials(self, user: str, password: str) -> None:
         """Who may read files over HTTPS; nobody before this was called."""

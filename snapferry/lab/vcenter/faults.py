@@ -33,6 +33,10 @@ class Faults:
     | `drop` | `method`, `when` (`before`, `after`) | the connection closes, before the call is carried out or after |
     | `session` | `method` | the caller's session has expired |
     | `consolidation` | `vm` | a snapshot's removal leaves its files behind |
+    | `lease_slow` | `vm`, `seconds` | an export lease takes so long to get ready |
+    | `lease_fails` | `vm`, `fault`, `message` | an export lease ends with the fault instead of getting ready |
+    | `lease_expires` | `vm` | an export lease has timed out when its holder reports progress |
+    | `lease_star` | `vm` | an export lease's addresses have `*` for the host's name, as a lone host gives them |
     | `shutdown_hangs` | `vm` | the guest ignores the request to shut down |
 
     Quiescing that fails, missing Tools, a task in progress, a datastore without room for a snapshot are `task` and
@@ -51,6 +55,10 @@ class Faults:
         "drop": _CALL | {"when"},
         "session": _CALL,
         "consolidation": _VM,
+        "lease_slow": _VM | {"seconds"},
+        "lease_fails": _VM | {"fault", "message"},
+        "lease_expires": _VM,
+        "lease_star": _VM,
         "shutdown_hangs": _VM,
     }
 

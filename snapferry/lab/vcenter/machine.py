@@ -50,6 +50,10 @@ class Machine:
         """Removed, but their files wait for a consolidation."""
         self.edited_disks: dict[int, Any] = {}
         """Disks that vCenter was made to tell otherwise of, by key."""
+        self.exports: dict[str, Any] = {}
+        """Tasks of the export leases that are open, by the lease's id."""
+        self.leases: dict[str, Any] = {}
+        """Every export lease, by its id."""
         self.tools_running = config.tools == "running"
         self._lock = threading.Lock()
         self._task: Any = None
@@ -65,6 +69,11 @@ class Machine:
         if not self._lock.acquire(blocking=False):
             raise vim.fault.TaskInProgress(task=self._task or task, msg="Another task is already in progress.")
         self._task = task
+
+    def refuse_while_exported(self) -> None:
+        """Raises TaskInProgress while a lease exports the VM: what it reads can't be merged."""
+        for task in list(self.exports.values()):
+            raise vim.fault.TaskInProgress(task=task, msg="Another task is already in progress.")
 
     def release(self) -> None:
         """Ends a task's hold."""

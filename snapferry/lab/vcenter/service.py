@@ -11,7 +11,18 @@ from pyVmomi import VmomiSupport, vim, vmodl
 from snapferry.lab.config import LabVCenter, LabVm
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.hosts import HostProcess
-from snapferry.lab.vcenter import events, nfc, power, properties, reconfigure, search, snapshots, updates, views
+from snapferry.lab.vcenter import (
+    events,
+    leases,
+    nfc,
+    power,
+    properties,
+    reconfigure,
+    search,
+    snapshots,
+    updates,
+    views,
+)
 from snapferry.lab.vcenter.acts import ACTS, act
 from snapferry.lab.vcenter.authorization import add_authorization, require
 from snapferry.lab.vcenter.calls import HANDLERS, Call, answers
@@ -35,7 +46,7 @@ from snapferry.lab.vcenter.tasks import Tasks
 
 ADMINISTRATOR = "administrator@vsphere.local"
 
-ANSWERING = (events, nfc, power, properties, reconfigure, search, snapshots, updates, views)
+ANSWERING = (events, leases, nfc, power, properties, reconfigure, search, snapshots, updates, views)
 """The modules whose functions answer calls; they register themselves."""
 
 _ANONYMOUS = {"Login", "RetrieveServiceContent"}

@@ -63,6 +63,7 @@ def _remove_snapshot(call: Call) -> Any:
     mo = call.this
 
     def work() -> None:
+        machine.refuse_while_exported()
         nodes = [node.mo for node in machine.snapshots]
         if mo not in nodes:
             raise not_found(mo)
@@ -80,6 +81,7 @@ def _remove_all_snapshots(call: Call) -> Any:
     machine = call.vcenter.machine(call.this)
 
     def work() -> None:
+        machine.refuse_while_exported()
         for node in reversed(list(machine.snapshots)):
             machine.remove_snapshot(node.mo, consolidate=call.get("consolidate", True))
 
