@@ -31,12 +31,16 @@ class DiskInUse(DiskNotOpened):
     """The host doesn't open the disk because a virtual machine writes to it, or did until a moment ago."""
 
 
-class ExportError(TransferError):
+class ExportError(RouteFailed):
     """A download of an export lease can't be used; it can't go on where it ended, only begin again."""
 
 
 class ExportCut(ExportError):
     """The download ended, or fell silent, before its disk did, also when it was begun again."""
+
+
+class ExportLeaseLost(ExportError):
+    """The lease ended before its disk was read."""
 
 
 class ExportRefused(ExportError):

@@ -14,8 +14,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from snapferry.errors import Stopped
-from snapferry.readers.errors import ExportCut, ExportError, ExportMismatch, ExportRefused, ThumbprintMismatch
+from snapferry.errors import SourceError, Stopped
+from snapferry.readers.errors import (
+    ExportCut,
+    ExportError,
+    ExportLeaseLost,
+    ExportMismatch,
+    ExportRefused,
+    ThumbprintMismatch,
+)
 from snapferry.readers.nfc_wire import tls_context
 from snapferry.seams import Block
 from snapferry.transfer import BadExtents, Extents
@@ -74,7 +81,7 @@ class ExportReader:
             BadExtents: they aren't on the disk.
             ExportCut: it broke each time; ExportRefused: the host doesn't give it; ExportMismatch: it isn't this disk.
             VmdkError: what came contradicts its format.
-            LeaseEnded: the lease ended meanwhile.
+            ExportLeaseLost: the lease ended meanwhile.
             ThumbprintMismatch: the host isn't the one that vCenter named.
             Stopped: `stop` was set, or the reader closed.
         """
@@ -89,7 +96,7 @@ class ExportReader:
                 yield from self._blocks(download, wanted, stop)
                 return
             except (ExportCut, ExportRefused):
-                self._confirm()
+                self._check_lease()
                 if wait is None:
                     raise
             finally:
@@ -101,6 +108,12 @@ class ExportReader:
         """Ends what is being read."""
         if self._download:
             self._download.close()
+
+    def _check_lease(self) -> None:
+        try:
+            self._confirm()
+        except SourceError as error:
+            raise ExportLeaseLost(error.cause, error.next_step) from error
 
     def _blocks(self, download: "_Download", wanted: "_Wanted", stop: Event) -> Iterator[Block]:
         while wanted.left and (run := download.next_run(stop)):

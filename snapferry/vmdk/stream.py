@@ -72,7 +72,7 @@ class StreamOptimized:
 
     def packed(self) -> Iterator[PackedGrain]:
         """The grains as they come, each once, to be unpacked elsewhere; raises as `grains`."""
-        count = passed = 0
+        count = passed = named = 0
         # one bit a grain; costs memory only where it's written to
         seen = np.zeros(-(-self._header.capacity // self._header.grain) // 8 + 1, dtype=np.uint8)
         while marker := self._marker():
@@ -86,10 +86,12 @@ class StreamOptimized:
                 passed += 1
                 if passed > 2 * self._header.tables + _MORE_MARKERS:
                     raise VmdkCorrupt(f"{self._name} names more tables than its disk can have.")
-                self._metadata(value, kind)
+                named += self._metadata(value, kind)
         if self._grains_named is not None and self._grains_named != count:
             cause = f"{self._name} has {count} grains, but its tables name {self._grains_named}."
             raise VmdkTruncated(cause)
+        if named > count and named != 2 * count:  # a writer may send every table twice
+            raise VmdkTruncated(f"{self._name} has {count} grains, but its tables name {named}.")
 
     def _descriptor(self) -> Descriptor | None:
         header = self._header
@@ -112,9 +114,7 @@ class StreamOptimized:
         if not at <= header.directory < tables <= header.overhead:
             raise VmdkCorrupt(f"{self._name}: the grain directory doesn't lie in front of the grains.")
         self._skip(tables - at)
-        return sum(
-            int((np.frombuffer(piece, dtype=ENTRY) > 1).sum()) for piece in self._pieces(header.overhead - tables)
-        )
+        return self._named(header.overhead - tables)
 
     def _marker(self) -> bytes | None:
         """The next marker's sector; None at the end of a stream that has its tables in front."""
@@ -154,8 +154,8 @@ class StreamOptimized:
             raise VmdkCorrupt(f"{self._name}: the grain at sector {sector} doesn't unpack to {length} bytes.")
         return data if len(data) == length else data[:length]
 
-    def _metadata(self, sectors: int, kind: int) -> None:
-        """Passes a table, a directory or a footer, whose size some writers leave out."""
+    def _metadata(self, sectors: int, kind: int) -> int:
+        """Passes a table, a directory or a footer, whose size some writers leave out; how many grains a table names."""
         header = self._header
         sizes = {
             _TABLE: -(-header.table_entries * ENTRY.itemsize // SECTOR),
@@ -166,12 +166,19 @@ class StreamOptimized:
             raise VmdkCorrupt(f"{self._name}: a marker of the unknown type {kind}.")
         if sectors not in (0, sizes[kind]):
             raise VmdkCorrupt(f"{self._name}: a marker of type {kind} says that {sectors} sectors follow it.")
-        if kind != _FOOTER:
+        if kind == _TABLE:
+            return self._named(sizes[kind])
+        if kind == _DIRECTORY:
             self._skip(sizes[kind])
-            return
+            return 0
         footer = Header.parse(self._name, self._exactly(SECTOR))
         if (footer.capacity, footer.grain) != (header.capacity, header.grain):
             raise VmdkCorrupt(f"{self._name}: header and footer name different disks.")
+        return 0
+
+    def _named(self, sectors: int) -> int:
+        """How many grains the tables in the next sectors name."""
+        return sum(int((np.frombuffer(piece, dtype=ENTRY) > 1).sum()) for piece in self._pieces(sectors))
 
     def _exactly(self, length: int) -> bytes:
         parts = []

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 READY_SECONDS: Final = 120.0
+_TIMEOUT_SECONDS: Final = 300.0
+"""What hosts allow; old ones say it in microseconds."""
 _CONTROLLERS: Final = {
     "paravirtualscsicontroller": "pvscsi",
     "virtuallsilogiccontroller": "lsilogic",
@@ -66,7 +68,7 @@ class ExportLease:
         self._session = session
         self._lease = lease
         self._what = what
-        self._timeout = max(1.0, float(info.leaseTimeout or 300))
+        self._timeout = min(max(1.0, float(info.leaseTimeout or _TIMEOUT_SECONDS)), _TIMEOUT_SECONDS)
         self._ended = Event()
         self._lost: SnapferryError | None = None
         self._keeper = Thread(target=self._keep, name=f"lease-{lease._moId}", daemon=True)
@@ -80,10 +82,16 @@ class ExportLease:
             ) from self._lost
 
     def confirm(self) -> None:
-        """Asks vCenter whether the lease is still open. Raises LeaseEnded if it isn't, or can't be told."""
+        """Asks vCenter whether the lease is still open; where vCenter can't be reached, its host will tell.
+
+        Raises:
+            LeaseEnded: it isn't.
+        """
         if self._lost is None:
             try:
                 self._report()
+            except Unreachable as error:
+                log.warning("A lease couldn't be asked for: %s", error.cause)
             except SnapferryError as error:
                 self._lost = error
         self.check()
@@ -256,6 +264,6 @@ def _source(session: "Session", url: Any, disk: SourceDisk, what: str) -> Export
     if not host or parts.scheme != "https" or re.search(r"[^!-~]", url.url):
         raise ExportUnclear(f"vCenter names no https address for {disk.label}, to {what}.", _NEXT)
     path = parts.path + (f"?{parts.query}" if parts.query else "")
-    if host == "*":  # a lone host doesn't know by which name it is called
+    if host in ("*", "-"):  # a lone host doesn't know by which name it is called
         host = login.host
     return ExportSource(disk.key, disk.capacity_bytes, host, port, path, url.sslThumbprint or "", login.ca_pem)

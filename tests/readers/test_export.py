@@ -178,6 +178,10 @@ def _no_end(pieces: list[bytes]) -> list[bytes]:
     return [*pieces[:-1], pieces[-1][:-512]]
 
 
+def _grain_lost(pieces: list[bytes]) -> list[bytes]:
+    return [*pieces[:3], *pieces[4:]]
+
+
 def _no_vmdk(_pieces: list[bytes]) -> list[bytes]:
     return [b"<html>" * 1000]
 
@@ -189,6 +193,7 @@ def _no_vmdk(_pieces: list[bytes]) -> list[bytes]:
         (_order, ExportMismatch),
         (_endless, VmdkCorrupt),
         (_no_end, ExportCut),
+        (_grain_lost, ExportCut),
         (_no_vmdk, VmdkCorrupt),
     ],
 )

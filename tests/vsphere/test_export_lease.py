@@ -10,12 +10,11 @@ import pytest
 from pyVmomi import vim
 
 from snapferry.lab import Lab
-from snapferry.readers import ExportReader
+from snapferry.readers import ExportLeaseLost, ExportReader
 from snapferry.transfer import Extents
 from snapferry.vsphere import (
     ExportUnclear,
     LeaseDenied,
-    LeaseEnded,
     MissingPrivilege,
     NotInTime,
     Session,
@@ -25,7 +24,8 @@ from snapferry.vsphere import (
     export_lease,
     remove_snapshot,
 )
-from tests.conftest import wait_for
+
+from ..conftest import wait_for
 
 Find = Callable[[str], SourceVm]
 
@@ -83,6 +83,7 @@ def test_a_lease_outlives_several_timeouts(lab: Lab, session: Session, frozen: F
     vm, snapshot = frozen("export")
     with export_lease(session, vm, snapshot.moref, snapshot.disks) as lease:
         reported = calls(lab, "HttpNfcLeaseProgress")
+        lab.control.set_fault("drop", method="HttpNfcLeaseProgress", when="before")
         wait_for(lambda: calls(lab, "HttpNfcLeaseProgress") >= reported + 6, 20, "six reports of a third of a second")
         lease.check()
         assert state_of(session, lease._lease) == "ready"
@@ -93,7 +94,10 @@ def test_a_lease_that_is_lost_in_mid_stream_is_named(lab: Lab, session: Session,
     vm, snapshot = frozen("export-lost")
     lab.control.set_fault("export_delay", seconds=0.3)
     lab.control.set_fault("lease_expires", vm="export-lost")
-    with pytest.raises(LeaseEnded, match="ended"), export_lease(session, vm, snapshot.moref, snapshot.disks) as lease:
+    with (
+        pytest.raises(ExportLeaseLost, match="ended"),
+        export_lease(session, vm, snapshot.moref, snapshot.disks) as lease,
+    ):
         digest(ExportReader(lease.sources[snapshot.disks[0].key], lease.confirm, backoff_seconds=(0.1,)))
 
 
