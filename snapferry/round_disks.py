@@ -131,7 +131,6 @@ def copy_disks(
     """
     limit = migration.plan.rate_limit_bytes
     limiter = RateLimiter(limit) if limit else None
-    readers = DiskReaders(migration)
     watch.step("copying", f"{sum(one.extents.total_bytes for one in works) / 1e6:.1f} MB of {len(works)} disks")
 
     def one_disk(work: Work) -> DiskResult:
@@ -143,7 +142,10 @@ def copy_disks(
             journal.clear()
         return result.model_copy(update={"doubt": work.doubt or lost})
 
-    with ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool:
+    with (
+        DiskReaders(migration, point.snapshot, point.disks, watch.stop) as readers,
+        ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool,
+    ):
         futures = [pool.submit(one_disk, work) for work in works]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)

@@ -148,8 +148,7 @@ class _Wanted:
     def until(self, end: int) -> Iterator[tuple[int, int]]:
         """The wanted runs (start, end) from where we are up to `end`; each counts as handed over by the next step."""
         index = int(np.searchsorted(self._ends, self.at, side="right"))
-        while index < len(self._ends) and int(self._extents.starts[index]) < end:
-            first = max(self.at, int(self._extents.starts[index]))
+        while index < len(self._ends) and (first := max(self.at, int(self._extents.starts[index]))) < end:
             last = min(end, int(self._ends[index]))
             yield first, last
             self.at = last

@@ -1,0 +1,49 @@
+"""Every route ends equal; one that fails gives way to another, and both are said and kept in the record."""
+
+import pytest
+
+from snapferry.assess import assess
+from snapferry.cutover import cut_over
+from snapferry.lab import Lab
+from snapferry.prepare import prepare
+from snapferry.record import RoundResult
+from snapferry.rounds import run_round
+from snapferry.watch import Watch
+
+from .conftest import Ends
+from .support import assert_equal, warm
+
+pytestmark = pytest.mark.slow
+
+
+def routes(result: RoundResult | None) -> set[str]:
+    assert result
+    return {disk.route for disk in result.disks}
+
+
+def test_a_base_comes_by_export_where_the_plan_asks_for_it_and_changes_come_by_nfc(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab, route="export")
+    assert set(assess(migration.source, migration.vm, migration.plan).routes.values()) == {
+        "export: the plan asks for it; the whole disk is wanted; else by nfc"
+    }
+    rounds = warm(migration)
+    assert routes(rounds[0]) == {"export"}
+    final = cut_over(migration, Watch()).final
+    assert routes(rounds[-1]) == routes(final) == {"nfc"}
+    assert_equal(lab, migration)
+    assert [routes(one) for one in migration.planned.rounds] == [{"export"}, *[{"nfc"}] * len(rounds)]
+
+
+def test_where_the_nfc_port_is_closed_the_disks_are_exported_and_that_is_said(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    lab.control.set_fault("nfc_connect", times=10_000)
+    told: list[str] = []
+    result = run_round(migration, Watch(on_step=lambda name, detail: told.append(detail) if name == "route" else None))
+    lab.control.clear_faults()
+    assert routes(result) == {"export"}
+    assert len(told) == len(result.disks) and all("by export" in one and "nfc failed" in one for one in told)
+    assert all("nfc failed" in disk.detour for disk in result.disks)
+    assert lab.control.inventory().vms["web01"].snapshots == ()
+    cut_over(migration, Watch())
+    assert_equal(lab, migration)
