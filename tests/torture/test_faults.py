@@ -32,6 +32,7 @@ from ..conftest import wait_for
 from ..engine.conftest import Ends
 from ..engine.support import assert_equal
 from ..odd import guest_writes
+from .conftest import Summary
 from .scenes import (
     ALL_SCENES,
     CALL_SCENES,
@@ -64,35 +65,70 @@ DISKS = (
 )
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """One lab with a VM that is off for each test."""
-    count = sum(item.path == request.path for item in request.session.items)
+VMS_PER_LAB = 20
+"""Beyond so many a lab takes more memory than a new one takes time."""
+
+
+class Sites:
+    """A lab with VMs that are off, one for each test, and a new lab when all have had their turn."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+        self._lab: Lab | None = None
+        self._names: list[str] = []
+
+    def lab(self) -> Lab:
+        """The lab that has the next VM."""
+        if self._lab is None or not self._names:
+            self.close()
+            self._number += 1
+            self._names = [f"vm{self._number}-{number}x" for number in range(VMS_PER_LAB)]
+            self._lab = up(site_of(self._names), self._folder / f"lab{self._number}")
+        return self._lab
+
+    def next_vm(self) -> str:
+        return self._names.pop()
+
+    def close(self) -> None:
+        if self._lab:
+            self._lab.close()
+            self._lab = None
+
+
+def site_of(names: list[str]) -> LabConfig:
+    """One lab with these VMs, and datastores that are small or copy back."""
     workload = Workload(rate_bytes=1_000_000, hot_bytes=1 << 20, write_bytes=16 << 10)
     vms = [
         LabVm(
-            name=f"vm{number}x", disks=DISKS, nics=(LabNic(network="VM Network"),), workload=workload, power="off",
+            name=name, disks=DISKS, nics=(LabNic(network="VM Network"),), workload=workload, power="off",
             shutdown_seconds=0.1,
         )
-        for number in range(count)
+        for name in names
     ]  # fmt: skip
-    lan = LabNetwork(name="lan", match="VM Network", first_ip="10.0.0.10", size=2 * count)
+    lan = LabNetwork(name="lan", match="VM Network", first_ip="10.0.0.10", size=2 * len(names))
     datastores = (LabOneDatastore(), LabOneDatastore(name="small"), LabOneDatastore(name="copied", tm="local"))
     target = LabOpenNebula(datastores=datastores, networks=(lan,), image_delay=(0.01, 0.05), step_delay=(0.01, 0.05))
-    config = LabConfig(seed=SEED, vcenter=LabVCenter(vms=tuple(vms)), opennebula=target)
-    with up(config, tmp_path_factory.mktemp("torture") / "lab") as running:
-        yield running
+    return LabConfig(seed=SEED, vcenter=LabVCenter(vms=tuple(vms)), opennebula=target)
 
 
 @pytest.fixture(scope="module")
-def names() -> Iterator[str]:
-    return (f"vm{number}x" for number in range(10_000))
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    made = Sites(tmp_path_factory.mktemp("torture"))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def vm(site: Lab, names: Iterator[str]) -> Iterator[str]:
+def site(sites: Sites) -> Lab:
+    """The lab of this test's VM."""
+    return sites.lab()
+
+
+@pytest.fixture
+def vm(site: Lab, sites: Sites) -> Iterator[str]:
     """A running VM that no other test uses, without faults."""
-    name = next(names)
+    name = sites.next_vm()
     site.control.power_on(name)
     yield name
     site.control.clear_faults()
@@ -106,8 +142,12 @@ def small_datastore(site: Lab) -> Path:
     return site.folder / "opennebula" / "datastores" / "100"
 
 
-def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> None:
-    """Moves the VM while each scene is armed at a step that the seed chooses, and again if that was refused."""
+def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> str:
+    """Moves the VM while each scene is armed at a step that the seed chooses, and again if that was refused.
+
+    Returns:
+        The error's name, or `equal`.
+    """
 
     def reopen() -> Migration:
         return ends.migration(site, vm, **PLAN)
@@ -140,15 +180,16 @@ def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> 
                 raise
             assert_named(again)
             assert_in_service(site, vm)
-            return
+            return f"{type(refused).__name__}, and again {type(again).__name__}"
     elif site.control.inventory().locks:  # a lease not given back ends with its term or the next run
         go_on(reopen)
     assert_equal(site, migration)
     assert_nothing_left(site, vm, len(DISKS))
+    return type(refused).__name__ if refused else "equal at once"
 
 
 def singles() -> list[object]:
-    """Every scene: a third of the faults and a tenth of the failing calls for every day, all in `make torture`."""
+    """Every scene: a third of the faults and a tenth of the failing calls for every day, else in `make torture`."""
     calls = sorted(CALL_SCENES, key=lambda one: one.partition("-")[::-1])  # so that the three kinds take turns
     everyday = {*list(SCENES)[::3], *calls[::10]}
     return [
@@ -158,8 +199,10 @@ def singles() -> list[object]:
 
 
 @pytest.mark.parametrize("name", singles())
-def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(name: str, site: Lab, ends: Ends, vm: str) -> None:
-    endure(site, ends, vm, [ALL_SCENES[name]], Random(f"{SEED} {name}"))
+def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(
+    name: str, site: Lab, ends: Ends, vm: str, summary: Summary
+) -> None:
+    summary("faults", endure(site, ends, vm, [ALL_SCENES[name]], Random(f"{SEED} {name}")), name)
 
 
 def pairs() -> list[object]:
@@ -174,9 +217,10 @@ def pairs() -> list[object]:
 
 @pytest.mark.parametrize(("one", "other", "number"), pairs())
 def test_two_faults_end_in_equal_bytes_or_a_named_refusal(
-    one: str, other: str, number: int, site: Lab, ends: Ends, vm: str
+    one: str, other: str, number: int, site: Lab, ends: Ends, vm: str, summary: Summary
 ) -> None:
-    endure(site, ends, vm, [ALL_SCENES[one], ALL_SCENES[other]], Random(f"{SEED} {number}"))
+    ended = endure(site, ends, vm, [ALL_SCENES[one], ALL_SCENES[other]], Random(f"{SEED} {number}"))
+    summary("pairs of faults", ended, f"{number}: {one}, {other}")
 
 
 @pytest.mark.slow
