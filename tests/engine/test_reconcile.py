@@ -111,7 +111,8 @@ def test_a_cutover_whose_process_died_is_brought_to_its_end(
     migration = ends.migration(lab)
     warm(migration)
     die_at(step, lambda watch: cut_over(ends.migration(lab), watch))
-    let_term_end(migration)
+    (seen,) = status(migration.source, migration.target)
+    assert seen.holder and seen.holder.dead  # at once: its process was one of this machine
     (found,) = look(migration)
     assert found.repaired and not found.urgent
     migration = ends.migration(lab)
