@@ -100,7 +100,6 @@ def test_the_snapshot_of_a_killed_round_is_kept_for_the_round_that_follows(lab: 
 @pytest.mark.parametrize(
     ("step", "phase", "power"),
     [
-        ("last changes", Phase.ROLLED_BACK, "poweredOn"),
         ("release", Phase.ROLLED_BACK, "poweredOn"),
         ("mark the source", Phase.MIGRATED, "poweredOff"),
     ],

@@ -22,6 +22,7 @@ from snapferry.lab.config import (
     Workload,
 )
 from snapferry.migration import Migration
+from snapferry.opennebula import ImageFailed
 from snapferry.prepare import prepare
 from snapferry.record import BaseState
 from snapferry.rounds import run_round
@@ -77,6 +78,7 @@ class Sites:
         self._number = 0
         self._lab: Lab | None = None
         self._names: list[str] = []
+        self.usual_calls: Counter[str] = Counter()
 
     def lab(self) -> Lab:
         """The lab that has the next VM."""
@@ -134,6 +136,24 @@ def vm(site: Lab, sites: Sites) -> Iterator[str]:
     site.control.clear_faults()
 
 
+def calls_of(site: Lab) -> Counter[str]:
+    """What was asked of both ends so far, by method."""
+    counters = site.control.counters()
+    return Counter(counters.calls) + Counter(counters.one_calls)
+
+
+@pytest.fixture
+def usual_calls(sites: Sites, ends: Ends) -> Counter[str]:
+    """How often each method is called by a move that nothing disturbs; there is one for all tests."""
+    if not sites.usual_calls:
+        site, name = sites.lab(), sites.next_vm()
+        site.control.power_on(name)
+        before = calls_of(site)
+        move(ends.migration(site, name, **PLAN))
+        sites.usual_calls = calls_of(site) - before
+    return sites.usual_calls
+
+
 @pytest.fixture
 def small_datastore(site: Lab) -> Path:
     """The folder of the image datastore `small`, to mount a file system of its own there."""
@@ -142,8 +162,11 @@ def small_datastore(site: Lab) -> Path:
     return site.folder / "opennebula" / "datastores" / "100"
 
 
-def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> str:
+def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random, steps: int = MOST_STEPS) -> str:
     """Moves the VM while each scene is armed at a step that the seed chooses, and again if that was refused.
+
+    Args:
+        steps: of which one is chosen; 0: all scenes are armed before anything begins.
 
     Returns:
         The error's name, or `equal`.
@@ -153,16 +176,19 @@ def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> 
         return ends.migration(site, vm, **PLAN)
 
     on_steps = [
-        arming(lambda scene=scene: arm(site, scene, vm, rng), rng.randrange(MOST_STEPS)) for scene in scenes
+        arming(lambda scene=scene: arm(site, scene, vm, rng), rng.randrange(steps)) for scene in scenes if steps
     ]  # fmt: skip
 
     def on_step(name: str, detail: str) -> None:
         for look in on_steps:
             look(name, detail)
 
-    migration = reopen()
     refused: SnapferryError | None = None
     try:
+        if not steps:
+            for scene in scenes:
+                arm(site, scene, vm, rng)
+        migration = reopen()
         move(migration, on_step)
     except SnapferryError as error:
         print(f"refused: {type(error).__name__}: {error}")
@@ -188,21 +214,35 @@ def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> 
     return type(refused).__name__ if refused else "equal at once"
 
 
-def singles() -> list[object]:
-    """Every scene: a third of the faults and a tenth of the failing calls for every day, else in `make torture`."""
-    calls = sorted(CALL_SCENES, key=lambda one: one.partition("-")[::-1])  # so that the three kinds take turns
-    everyday = {*list(SCENES)[::3], *calls[::10]}
+def shares(names: list[str], every: int) -> list[object]:
+    """All names: some for every day, the others for `make torture`."""
     return [
-        pytest.param(name, marks=pytest.mark.slow if name in everyday else pytest.mark.torture)
-        for name in [*SCENES, *calls]
+        pytest.param(name, marks=pytest.mark.torture if number % every else pytest.mark.slow)
+        for number, name in enumerate(names)
     ]
 
 
-@pytest.mark.parametrize("name", singles())
+@pytest.mark.parametrize("name", shares(sorted(CALL_SCENES, key=lambda one: one.partition("-")[::-1]), 10))
+def test_one_failing_call_ends_in_equal_bytes_or_a_named_refusal(
+    name: str, usual_calls: Counter[str], site: Lab, ends: Ends, vm: str, summary: Summary
+) -> None:
+    rng, method = Random(f"{SEED} {name}"), str(CALL_SCENES[name].arguments["method"])
+    number = rng.randrange(usual_calls[method] * 4 // 5 or 1)  # some are made less often now and then
+    before = calls_of(site)[method]
+    scene = CALL_SCENES[name]
+    scenes = [scene._replace(skips=0, arguments={**scene.arguments, "skip": number})]
+    if not usual_calls[method]:  # it takes a roll-back
+        scenes.append(SCENES["boot"])
+    ended = endure(site, ends, vm, scenes, rng, steps=0)
+    assert calls_of(site)[method] - before > number, "it never struck"
+    summary("failing calls", ended, f"{name}, the {number + 1}. of {usual_calls[method]}")
+
+
+@pytest.mark.parametrize("name", shares(list(SCENES), 3))
 def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(
     name: str, site: Lab, ends: Ends, vm: str, summary: Summary
 ) -> None:
-    summary("faults", endure(site, ends, vm, [ALL_SCENES[name]], Random(f"{SEED} {name}")), name)
+    summary("faults", endure(site, ends, vm, [SCENES[name]], Random(f"{SEED} {name}")), name)
 
 
 def pairs() -> list[object]:
@@ -224,12 +264,22 @@ def test_two_faults_end_in_equal_bytes_or_a_named_refusal(
 
 
 @pytest.mark.slow
-def test_every_call_of_a_move_is_in_the_list(site: Lab, ends: Ends, vm: str) -> None:
-    before = site.control.counters()
-    move(ends.migration(site, vm, **PLAN))
-    after = site.control.counters()
-    assert set(Counter(after.calls) - Counter(before.calls)) <= set(VCENTER_CALLS.split())
-    assert set(Counter(after.one_calls) - Counter(before.one_calls)) <= set(TARGET_CALLS.split())
+def test_every_call_of_a_move_is_in_the_list(usual_calls: Counter[str]) -> None:
+    assert usual_calls.keys() <= {*VCENTER_CALLS.split(), *TARGET_CALLS.split()}
+
+
+@pytest.mark.torture
+def test_an_image_that_stays_locked_is_named_and_the_next_run_makes_another(site: Lab, ends: Ends, vm: str) -> None:
+    site.control.set_fault("one_image_stuck")
+    with pytest.raises(ImageFailed, match="LOCKED without a file") as caught:
+        prepare(ends.migration(site, vm, **PLAN), Watch())
+    assert_named(caught.value)
+    assert_source_untouched(site, vm)
+    now = site.control.inventory()
+    assert not [one for one in (*now.images, *now.templates) if one["name"].startswith(vm)]
+    again = ends.migration(site, vm, **PLAN)
+    move(again)
+    assert_equal(site, again)
 
 
 @pytest.mark.slow
