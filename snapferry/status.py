@@ -120,10 +120,12 @@ def _service(record: MigrationRecord, source_state: str, machine: Machine | None
     """Where the VM is in service, and so whether its source is safe."""
     if source_state == "not asked":
         return "not known: vCenter wasn't asked"
+    state = opennebula.state_name(machine) if machine else ""
     if machine and source_state == "running":
-        return f"at BOTH ends: the source runs, and so does VM {machine.id} at OpenNebula"
+        if state == "RUNNING":
+            return f"at BOTH ends: the source runs, and so does VM {machine.id} at OpenNebula"
+        return f"at vCenter, though it was migrated: the source runs, and VM {machine.id} at OpenNebula is {state}"
     if machine:
-        state = opennebula.state_name(machine)
         return f"at OpenNebula, as VM {machine.id}, which is {state}; the source is {source_state}"
     if source_state == "running":
         return "at vCenter: the source runs, and nothing runs at OpenNebula"
@@ -139,6 +141,11 @@ def _outlook(
 ) -> tuple[str, str]:
     """What happens next, and what a person should do."""
     if machine and source_state == "running":
+        if opennebula.state_name(machine) != "RUNNING":
+            return (
+                "Nothing by itself; users write to the source again, which is older.",
+                f"Power the source off in vCenter before VM {machine.id} is started: both have the same addresses.",
+            )
         return (
             "Nothing by itself; both have the same addresses, and what users write is split between them.",
             "Find out which one they are on and stop the other at once: power the source off in vCenter, or"
