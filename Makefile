@@ -36,7 +36,7 @@ test:
 
 torture:
 	@.ci/install qemu-utils
-	@$(if $(RUNS),RUNS=$(RUNS)) SEED=$(SEED) $(BIN)/pytest -s -m torture
+	@$(if $(RUNS),RUNS=$(RUNS)) SEED=$(SEED) $(BIN)/pytest -n 4 --dist loadgroup -m torture
 
 # Lint and types use one core, the unit tests the other.
 check:

@@ -262,7 +262,7 @@ class Cutover:
         """
         if self.record.past_no_return:
             raise error
-        cause = error.cause if isinstance(error, SnapferryError) else f"{type(error).__name__}: {error}"
+        cause = error.cause if isinstance(error, SnapferryError) else f"{type(error).__name__}: {error}."
         self.watch.step("rolling back", cause)
         back = RollBack(self.migration, self.lease, self.watch, self.record)
         if (self.record.released or died) and back.target_has_run():

@@ -13,9 +13,18 @@ from snapferry.vsphere import ChangesUnknown, parse_change_id
 from snapferry.vsphere.models import SourceDisk, SourceVm
 
 FIXED_RELEASE, FIXED_BUILD = (6, 0), 3247720
-"""ESXi600-201511001. Older hosts lose changes made during a consolidation (6.0), or past 128 GB (4.x, 5.x)."""
+"""ESXi600-201511001 (Express Patch 4, 2015-11-25), which mends VMware's KB 2136854.
+
+Older hosts lose changes made during a consolidation (6.0), or past 128 GB (4.x, 5.x).
+"""
 HA_EVENTS = frozenset(
-    {"VmRestartedOnAlternateHostEvent", "VmRestartedByHAEvent", "VmFailoverFailed", "VmDasBeingResetEvent"}
+    {
+        "VmRestartedOnAlternateHostEvent",
+        "VmRestartedByHAEvent",
+        "VmFailoverFailed",
+        "VmDasBeingResetEvent",
+        "VmDasBeingResetWithScreenshotEvent",
+    }
 )
 LOST_EVENTS = frozenset({"VmDisconnectedEvent", "VmOrphanedEvent"})
 """vCenter lost the VM's host: it crashed, or only its management network failed."""
@@ -110,6 +119,11 @@ def _of_ids(base: str | None, now: str | None) -> Iterator[Doubt]:
 
 
 def _of_hosts(taken: datetime | None, vm: SourceVm, history: History) -> Iterator[Doubt]:
+    """A host that was lost took the VM with it where `bootTime` is later than the base.
+
+    It is set as a VM is powered on from off, cleared as it is powered off, and not touched by a resume (vSphere API
+    reference, VirtualMachineRuntimeInfo).
+    """
     if ha := HA_EVENTS.intersection(history.events):
         yield Doubt(Reason.HOST_CRASHED, f"HA restarted the VM since the last round ({', '.join(sorted(ha))})")
     started_anew = vm.boot_time is None or (taken is not None and vm.boot_time > taken)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from snapferry import processes
 from snapferry.lease import TERM_SECONDS
 from snapferry.opennebula.models import Template
 from snapferry.plan import Frozen
@@ -17,7 +18,10 @@ class Holder(Frozen):
     """When it took the VM, by the frontend's clock."""
     last_sign: datetime
     dead: bool
-    """Whether it gave no sign for its term. Clocks are compared here, so it is a hint: `Lease` makes sure."""
+    """Whether its process, one of this machine, has ended, or it gave no sign for its term.
+
+    The term compares clocks, so it is a hint: `Lease` makes sure.
+    """
 
     def describe(self) -> str:
         """`worker7 pid 4711 (since …, last sign …)`"""
@@ -39,7 +43,7 @@ def holder_of(template: Template) -> Holder | None:
         name=signs.get("HOLDER") or "a run that didn't sign",
         since=datetime.fromtimestamp(locked, UTC),
         last_sign=datetime.fromtimestamp(last, UTC),
-        dead=datetime.now(UTC).timestamp() - last > term,
+        dead=processes.is_gone(signs.get("PROCESS")) or datetime.now(UTC).timestamp() - last > term,
     )
 
 

@@ -31,6 +31,8 @@ GRACE_SHARE = 0.9
 """Of its term: for so long after its last sign a roll-back goes on although the frontend doesn't answer."""
 SIGN_SECONDS = 10.0
 """A lock whose holder hasn't signed for so long is nobody's: who locks and can't sign in half of it gives up."""
+GIVE_BACK_SECONDS = 5.0
+"""How long giving it back is tried again: a lock that stays keeps everybody out for the rest of its term."""
 CLAIM_SECONDS = 1.5
 """The longest from the look that found a lease free to the end of a claim's writing; a pause of twice that follows."""
 
@@ -106,18 +108,30 @@ class Lease:
         self._released.set()
         if self._keeper:
             self._keeper.join(self._term)
-        try:
+        deadline, again = time.monotonic() + GIVE_BACK_SECONDS, False
+        while True:
+            try:
+                self._give_back(again)
+                return
+            except LeaseLost:
+                return  # the lock is the new holder's
+            except opennebula.NoSuchObject:
+                return  # an abandoned migration's template is gone, and its lock with it
+            except SnapferryError as failure:
+                if time.monotonic() > deadline:
+                    # what was done is done, and stays so; the lock ends with its term
+                    log.warning("%s: the lease couldn't be given back: %s", self._vm_name, failure)
+                    return
+            again = True
+            Event().wait(1)
+
+    def _give_back(self, again: bool) -> None:
+        """Takes the token off, then the lock; `again`, where an earlier try may have done the first."""
+        if not (again and self._in_time() and not self._look().token):
             self.check()
             free = {"SNAPFERRY_LEASE": {"TOKEN": "", "HOLDER": ""}}
             opennebula.update_template(self._client, self._template_id, free)
-            opennebula.unlock_template(self._client, self._template_id)
-        except LeaseLost:
-            return  # the lock is the new holder's
-        except opennebula.NoSuchObject:
-            return  # an abandoned migration's template is gone, and its lock with it
-        except SnapferryError as failure:
-            # what was done is done, and stays so; the lock ends with its term
-            log.warning("%s: the lease couldn't be given back: %s", self._vm_name, failure)
+        opennebula.unlock_template(self._client, self._template_id)
 
     def check(self) -> None:
         """Reads the token again; called before every commit.

@@ -10,6 +10,7 @@ from snapferry.migration import Migration
 from snapferry.opennebula.models import Image, Network
 from snapferry.plan import MigrationPlan
 from snapferry.record import DiskRecord, MigrationRecord, Phase, base_of_image, identity_of_image, identity_of_template
+from snapferry.survey import id_of
 from snapferry.vectors import Vector
 from snapferry.vsphere.models import SourceDisk, SourceVm
 from snapferry.watch import Watch
@@ -110,18 +111,22 @@ def _make(migration: Migration, networks: list[Network], watch: Watch) -> Migrat
     except LeaseLost:
         raise  # what is there is the next holder's
     except BaseException:
-        for image in made:
-            opennebula.delete_image(migration.target, image.id)
         if began:
             _take_back(migration)
+        else:
+            for image in made:
+                opennebula.delete_image(migration.target, image.id)
         raise
     migration.refresh()
     return migration.planned
 
 
 def _take_back(migration: Migration) -> None:
-    """Removes a template that this call made, and what was switched on for it."""
+    """Removes a template that this call made, what belongs to it, and what was switched on for it."""
     record = migration.planned
+    for image in opennebula.list_images(migration.target):  # also one whose allocation's answer was lost
+        if id_of(image.attributes) == record.migration_id:
+            opennebula.delete_image(migration.target, image.id)
     opennebula.remove_addresses(migration.target, record.migration_id)
     opennebula.delete_template(migration.target, record.template_id)
     if record.tracking_enabled_by_us:

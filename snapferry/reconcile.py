@@ -168,7 +168,7 @@ def _dead_cutover(migration: Migration) -> Discrepancy:
         vm=migration.vm.name,
         what=f"a cutover died at {intent!r}; the source is {_power(migration.vm)}",
         where=f"OpenNebula, template {record.template_id}",
-        needs=f"Run `snapferry reconcile {record.vm_name}`: it rolls back, or goes forward where the target has run.",
+        needs=f"Run `snapferry reconcile {record.vm_name}`: the source goes on, or the target where its guest has run.",
         urgent=migration.vm.power != PowerState.ON,
     )
 
@@ -179,7 +179,7 @@ def _cases(migration: Migration, dead: Holder | None, resume: bool) -> Iterator[
     machines = machines_of(migration)
     yield from _loud(record, vm, machines)
     if dead:
-        found = _at(record, f"the run of {dead.describe()} died and held the VM")
+        found = _at(record, f"the run of {dead.describe()} died while it held the VM")
         yield _Case(found, lambda: None, "its lock is released")  # by whoever takes the lease for repairs
     for snapshot in vsphere.our_snapshots(vm):
         if not (resume and snapshot.moref == record.round_snapshot):
@@ -216,6 +216,10 @@ def _snapshot_case(migration: Migration, snapshot: Snapshot) -> _Case:
     if snapshot not in leftover_snapshots(vm, record):
         needs = f"No record here knows it. If no other Snapferry moves {vm.name}, remove it in vCenter."
         return _Case(found.model_copy(update={"needs": needs}))
+
+    if snapshot.moref == record.round_snapshot:
+        needs = f"`snapferry presync {record.vm_name}` goes on from it; `snapferry reconcile` removes it."
+        found = found.model_copy(update={"needs": needs})
 
     def mend() -> None:
         vsphere.remove_snapshot(migration.source, vm, snapshot.moref)
@@ -330,13 +334,15 @@ def _mended(case: _Case, check: Callable[[], None], watch: Watch) -> Discrepancy
         raise
     except SnapferryError as error:
         return case.found.model_copy(update={"needs": str(error)})
-    return case.found.model_copy(update={"repaired": case.done})
+    return case.found.model_copy(update={"repaired": case.done, "needs": ""})
 
 
 def _named(case: _Case) -> Discrepancy:
-    """Without repair, what could be mended needs a reconcile."""
+    """Without repair, what could be mended needs a reconcile, unless it says what else will do."""
+    if case.mend is None or case.found.needs:
+        return case.found
     vm = f" {case.found.vm}" if case.found.vm else ""
-    return case.found.model_copy(update={"needs": f"Run `snapferry reconcile{vm}`."}) if case.mend else case.found
+    return case.found.model_copy(update={"needs": f"Run `snapferry reconcile{vm}`."})
 
 
 def _power(vm: SourceVm) -> str:

@@ -6,9 +6,11 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -28,6 +30,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xdist_group("prefect"))
         elif "lab" in names and "engine" not in item.path.parts:
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).parts[0]))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The seed, and what the long runs hit: see `tests/torture/conftest.py`."""
+    hit: dict[str, dict[str, Counter[str]]] = {}
+    for report in [*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())]:
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name.startswith("hit "):
+                hit.setdefault(name, {}).setdefault(value[0], Counter())[value[1]] += 1
+    for name, groups in sorted(hit.items()):
+        total = sum(points.total() for points in groups.values())
+        terminalreporter.section(f"{name}, seed {os.environ.get('SEED', '1')}: {total}")
+        for group, points in sorted(groups.items()):
+            terminalreporter.line(f"{points.total():4} {group}")
+            for point, count in points.most_common():
+                terminalreporter.line(f"     {count:4} {point}")
 
 
 @pytest.fixture

@@ -28,15 +28,21 @@ POWER_EVENTS = (
     "VmPoweredOnEvent", "VmPoweredOffEvent", "VmSuspendedEvent", "VmResumingEvent", "VmStartingEvent",
     "VmStoppingEvent", "VmResettingEvent", "DrsVmPoweredOnEvent", "VmGuestShutdownEvent", "VmGuestRebootEvent",
     "VmMigratedEvent", "VmRelocatedEvent", "DrsVmMigratedEvent", "VmRestartedOnAlternateHostEvent",
-    "VmRestartedByHAEvent", "VmFailoverFailed", "VmDasBeingResetEvent", "VmDisconnectedEvent", "VmOrphanedEvent",
+    "VmRestartedByHAEvent", "VmFailoverFailed", "VmDasBeingResetEvent", "VmDasBeingResetWithScreenshotEvent",
+    "VmDisconnectedEvent", "VmOrphanedEvent",
 )  # fmt: skip
-"""Events after which a VM may not be in the state, or on the host, that it was."""
+"""Events after which a VM may not be in the state, or on the host, that it was; without the prefix of an `EventEx`.
+
+Most are classes of the vSphere API reference. It says of `VmRestartedOnAlternateHostEvent` that since 5.0 an `EventEx`
+of the type `com.vmware.vc.ha.VmRestartedByHAEvent` comes in its place; a reset by VM monitoring comes as
+`com.vmware.vc.ha.VmDasBeingResetEvent` or as the class. vCenter writes both `com.vmware.vc.ha` and `com.vmware.vc.HA`.
+"""
 QUERY_LIMIT = 1000
 """`QueryEvents` gives no more events than this."""
 REVERT_TASKS = ("vm.Snapshot.revert", "VirtualMachine.revertToCurrentSnapshot")
-"""`TaskInfo.descriptionId` of a revert."""
+"""`TaskInfo.descriptionId` of a revert: the managed object's internal name (`vim.` left out) and the method."""
 REVERT_EVENT = "VmStateRevertedToSnapshot"
-"""Posted beside the task, but not by every release."""
+"""`com.vmware.vc.vm.VmStateRevertedToSnapshot`, posted beside the task, but not by every release."""
 
 
 def power_state(session: "Session", vm_moref: str) -> PowerState:

@@ -25,38 +25,6 @@ from .support import assert_equal, warm
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("fault", "arguments"),
-    [
-        ("one_boot", {"times": 1}),
-        ("one_prolog", {"times": 1}),
-        ("one_refuse", {"times": 1, "method": "template.instantiate", "code": 2048, "message": "no"}),
-        ("one_refuse", {"times": 1, "method": "image.enable", "code": 2048, "message": "no"}),
-        ("method", {"method": "QueryChangedDiskAreas", "fault": "FileFault"}),
-        ("task", {"method": "ReconfigVM_Task", "fault": "GenericVmConfigFault"}),
-    ],
-)
-def test_a_failed_cutover_puts_the_source_back_and_the_next_one_ends_equal(
-    fault: str, arguments: dict[str, object], lab: Lab, ends: Ends
-) -> None:
-    migration = ends.migration(lab)
-    warm(migration)
-    lab.control.set_fault(fault, **arguments)
-    with pytest.raises(RolledBack, match="running again"):
-        cut_over(migration, Watch())
-    lab.control.clear_faults()
-    now = lab.control.inventory()
-    assert now.vms["web01"].power == "poweredOn"
-    assert now.vms["web01"].nics_start_connected == (True,)
-    assert (now.machines, now.locks) == ((), ())
-    assert ends.migration(lab).planned.phase == Phase.ROLLED_BACK
-
-    again = ends.migration(lab)
-    warm(again)
-    assert cut_over(again, Watch()).outcome == "migrated"
-    assert_equal(lab, again)
-
-
 def test_a_guest_that_ignores_the_shutdown_is_left_running_where_the_plan_says_abort(lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab, shutdown={"timeout": "2s", "on_timeout": "abort"})
     warm(migration)
@@ -196,10 +164,8 @@ def die_at(step: str, act: Callable[[Watch], object]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
-@pytest.mark.parametrize(
-    "step", ["shutdown", "disconnect NICs", "last changes", "copying", "hand over", "start", "release"]
-)
-def test_any_failure_at_any_step_before_the_target_runs_puts_the_source_back(step: str, lab: Lab, ends: Ends) -> None:
+@pytest.mark.parametrize("step", ["shutdown", "copying", "start"])
+def test_a_failure_of_our_own_before_the_target_runs_puts_the_source_back(step: str, lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab, shutdown={"timeout": "5s"})
     warm(migration)
     with pytest.raises(RolledBack, match="Interrupt"):

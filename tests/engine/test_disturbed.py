@@ -17,6 +17,7 @@ from snapferry.rounds import run_round
 from snapferry.vsphere.waits import run_task
 from snapferry.watch import Watch
 
+from ..odd import guest_writes
 from .conftest import Ends
 from .support import assert_equal
 
@@ -120,6 +121,26 @@ def test_a_backups_snapshot_is_waited_for_and_is_no_doubt(lab: Lab, ends: Ends) 
     assert run_round(migration, Watch()).kind == "delta"
     cut_over(migration, Watch())
     assert_equal(lab, migration)
+
+
+def test_a_storage_vmotion_between_rounds_costs_nothing_and_loses_nothing(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    run_round(migration, Watch())
+    before = [(disk.file_name, disk.backing_uuid) for disk in migration.vm.disks]
+    for stem in ("moved", "moved-again"):
+        guest_writes(lab, 10)
+        lab.control.set_fault("storage_vmotion", vm="web01", stem=stem)
+        if stem == "moved":
+            result = run_round(ends.migration(lab), Watch())
+            assert (result.kind, [disk.doubt for disk in result.disks]) == ("delta", ["", ""])
+    again = ends.migration(lab)
+    moved = [(disk.file_name, disk.backing_uuid) for disk in again.vm.disks]
+    assert [uuid for _, uuid in moved] == [uuid for _, uuid in before]
+    assert not {file for file, _ in moved} & {file for file, _ in before}
+    final = cut_over(again, Watch()).final
+    assert final and [disk.doubt for disk in final.disks] == ["", ""]
+    assert_equal(lab, again)
 
 
 def test_a_changed_set_of_disks_is_refused_and_voids_the_approval(lab: Lab, ends: Ends) -> None:

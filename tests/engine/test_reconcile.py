@@ -8,6 +8,7 @@ import pytest
 
 from snapferry import opennebula, vsphere
 from snapferry.cutover import cut_over
+from snapferry.errors import RolledBack
 from snapferry.holder import holder_of
 from snapferry.lab import Lab
 from snapferry.migration import Migration
@@ -15,12 +16,12 @@ from snapferry.prepare import prepare
 from snapferry.reconcile import Discrepancy, reconcile, reconcile_migration
 from snapferry.record import Phase, identity_of_template
 from snapferry.rounds import run_round
-from snapferry.status import problems, status
+from snapferry.status import MigrationStatus, problems, status
 from snapferry.watch import Watch
 
 from .conftest import Ends
 from .support import assert_equal, warm
-from .test_cutover import die_at
+from .test_cutover import Interrupt, die_at
 
 pytestmark = pytest.mark.slow
 
@@ -100,7 +101,6 @@ def test_the_snapshot_of_a_killed_round_is_kept_for_the_round_that_follows(lab: 
 @pytest.mark.parametrize(
     ("step", "phase", "power"),
     [
-        ("last changes", Phase.ROLLED_BACK, "poweredOn"),
         ("release", Phase.ROLLED_BACK, "poweredOn"),
         ("mark the source", Phase.MIGRATED, "poweredOff"),
     ],
@@ -111,7 +111,8 @@ def test_a_cutover_whose_process_died_is_brought_to_its_end(
     migration = ends.migration(lab)
     warm(migration)
     die_at(step, lambda watch: cut_over(ends.migration(lab), watch))
-    let_term_end(migration)
+    (seen,) = status(migration.source, migration.target)
+    assert seen.holder and seen.holder.dead  # at once: its process was one of this machine
     (found,) = look(migration)
     assert found.repaired and not found.urgent
     migration = ends.migration(lab)
@@ -187,10 +188,39 @@ def test_a_vm_that_runs_at_both_ends_is_urgent(lab: Lab, ends: Ends) -> None:
     (found,) = look(migration)
     assert found.urgent and "BOTH ends" in found.what and str(machine["id"]) in found.needs
     (one,) = status(migration.source, migration.target)
-    assert not one.safe and "BOTH" in one.service
+    assert not one.safe and "BOTH" in one.service and "stop the other at once" in one.advice
     opennebula.poweroff_hard(migration.target, machine["id"])
     (found,) = look(migration)
     assert found.urgent and "was migrated" in found.what
+    (one,) = status(migration.source, migration.target)
+    assert not one.safe and "source runs" in one.service and "Power the source off" in one.advice
+    lab.control.power_off("web01-migrated")
+    (one,) = status(migration.source, migration.target)
+    assert one.safe and "POWEROFF" in one.service and f"onevm resume {machine['id']}" in one.advice
+    opennebula.terminate_hard(migration.target, machine["id"])
+    (one,) = status(migration.source, migration.target)
+    assert not one.safe and "NOWHERE" in one.service and "keep the source" in one.advice
+
+
+def test_status_says_that_rounds_are_refused_and_that_a_cutover_that_lives_is_no_emergency(
+    lab: Lab, ends: Ends
+) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+    seen: list[MigrationStatus] = []
+
+    def look_on(step: str, _: str) -> None:
+        if step == "last changes":
+            seen.extend(status(migration.source, migration.target))
+            raise Interrupt(step)
+
+    with pytest.raises(RolledBack):
+        cut_over(ends.migration(lab), Watch(on_step=look_on))
+    (one,) = seen
+    assert one.safe and "cutover that is under way" in one.service and one.advice == "Wait for it to end."
+    lab.control.set_fault("edit_disk", vm="web01", key=migration.vm.disks[1].key, there=False)
+    (one,) = status(migration.source, migration.target)
+    assert one.safe and "refused" in one.next and "abandon" in one.advice
 
 
 def test_a_machine_of_ours_that_waits_on_hold_goes(lab: Lab, ends: Ends) -> None:

@@ -59,9 +59,8 @@ def at_half(act: Callable[[], None]) -> Watch:
     return Watch(on_disk=look)
 
 
-def killed_at_half(lab: Lab, ends: Ends) -> Migration:
-    """A migration whose base copy was made by a process that is gone, without a word; opened by another one."""
-    prepare(ends.migration(lab), Watch())
+def kill_at_half(lab: Lab, ends: Ends) -> None:
+    """Makes a round in a process that is gone, without a word, at half of the large disk."""
     child = os.fork()
     if child == 0:
         try:
@@ -69,6 +68,12 @@ def killed_at_half(lab: Lab, ends: Ends) -> Migration:
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def killed_at_half(lab: Lab, ends: Ends) -> Migration:
+    """A migration whose base copy was made by a process that is gone, without a word; opened by another one."""
+    prepare(ends.migration(lab), Watch())
+    kill_at_half(lab, ends)
     migration = ends.migration(lab)
     opennebula.unlock_template(migration.target, migration.planned.template_id)  # as its term's end would
     return migration
@@ -108,6 +113,27 @@ def test_a_base_whose_snapshot_is_gone_is_finished_from_another(made_again: bool
     assert result.disks[0].read_bytes < result.disks[0].changed_bytes - INTERVAL / 2
     cut_over(migration, Watch())
     assert_equal(lab, migration)
+
+
+def test_a_delta_whose_snapshot_was_made_again_under_its_name_is_copied_anew(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    run_round(migration, Watch())
+    lab.control.set_fault("false_changes", blocks=3000)  # a delta of several journal intervals
+    kill_at_half(lab, ends)
+    (left,) = vsphere.read_vm(migration.source, migration.vm.moref).snapshots
+    vsphere.remove_snapshot(migration.source, migration.vm, left.moref)
+    guest_writes(lab, 200)  # also over what the dead run has copied
+    vsphere.create_snapshot(migration.source, migration.vm, left.name, "made again under its name")
+    again = ends.migration(lab)
+    result = run_round(again, Watch())
+    assert (result.kind, result.snapshot != left.moref) == ("delta", True)
+    large = result.disks[0]
+    assert large.changed_bytes > 2 * INTERVAL
+    assert large.read_bytes + large.zero_bytes >= large.changed_bytes  # nothing was resumed
+    lab.control.clear_faults()
+    cut_over(again, Watch())
+    assert_equal(lab, again)
 
 
 def test_a_base_that_was_told_to_stop_lets_go_and_is_finished_later(lab: Lab, ends: Ends) -> None:

@@ -166,8 +166,10 @@ def assert_in_service(lab: Lab, vm: str) -> None:
 
 
 def expire_lease(migration: Migration) -> None:
-    """Unlocks the template, as the end of a dead run's term would."""
+    """Sets the VM free, as the end of a dead run's term would."""
     if migration.record is not None:
+        free = {"SNAPFERRY_LEASE": {"TOKEN": "", "HOLDER": ""}}
+        opennebula.update_template(migration.target, migration.record.template_id, free)
         opennebula.unlock_template(migration.target, migration.record.template_id)
 
 

@@ -22,6 +22,7 @@ from snapferry.lab.config import (
     Workload,
 )
 from snapferry.migration import Migration
+from snapferry.opennebula import ImageFailed
 from snapferry.prepare import prepare
 from snapferry.record import BaseState
 from snapferry.rounds import run_round
@@ -32,6 +33,7 @@ from ..conftest import wait_for
 from ..engine.conftest import Ends
 from ..engine.support import assert_equal
 from ..odd import guest_writes
+from .conftest import Summary
 from .scenes import (
     ALL_SCENES,
     CALL_SCENES,
@@ -64,38 +66,92 @@ DISKS = (
 )
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """One lab with a VM that is off for each test."""
-    count = sum(item.path == request.path for item in request.session.items)
+VMS_PER_LAB = 20
+"""Beyond so many a lab takes more memory than a new one takes time."""
+
+
+class Sites:
+    """A lab with VMs that are off, one for each test, and a new lab when all have had their turn."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._number = 0
+        self._lab: Lab | None = None
+        self._names: list[str] = []
+        self.usual_calls: Counter[str] = Counter()
+
+    def lab(self) -> Lab:
+        """The lab that has the next VM."""
+        if self._lab is None or not self._names:
+            self.close()
+            self._number += 1
+            self._names = [f"vm{self._number}-{number}x" for number in range(VMS_PER_LAB)]
+            self._lab = up(site_of(self._names), self._folder / f"lab{self._number}")
+        return self._lab
+
+    def next_vm(self) -> str:
+        return self._names.pop()
+
+    def close(self) -> None:
+        if self._lab:
+            self._lab.close()
+            self._lab = None
+
+
+def site_of(names: list[str]) -> LabConfig:
+    """One lab with these VMs, and datastores that are small or copy back."""
     workload = Workload(rate_bytes=1_000_000, hot_bytes=1 << 20, write_bytes=16 << 10)
     vms = [
         LabVm(
-            name=f"vm{number}x", disks=DISKS, nics=(LabNic(network="VM Network"),), workload=workload, power="off",
+            name=name, disks=DISKS, nics=(LabNic(network="VM Network"),), workload=workload, power="off",
             shutdown_seconds=0.1,
         )
-        for number in range(count)
+        for name in names
     ]  # fmt: skip
-    lan = LabNetwork(name="lan", match="VM Network", first_ip="10.0.0.10", size=2 * count)
+    lan = LabNetwork(name="lan", match="VM Network", first_ip="10.0.0.10", size=2 * len(names))
     datastores = (LabOneDatastore(), LabOneDatastore(name="small"), LabOneDatastore(name="copied", tm="local"))
     target = LabOpenNebula(datastores=datastores, networks=(lan,), image_delay=(0.01, 0.05), step_delay=(0.01, 0.05))
-    config = LabConfig(seed=SEED, vcenter=LabVCenter(vms=tuple(vms)), opennebula=target)
-    with up(config, tmp_path_factory.mktemp("torture") / "lab") as running:
-        yield running
+    return LabConfig(seed=SEED, vcenter=LabVCenter(vms=tuple(vms)), opennebula=target)
 
 
 @pytest.fixture(scope="module")
-def names() -> Iterator[str]:
-    return (f"vm{number}x" for number in range(10_000))
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    made = Sites(tmp_path_factory.mktemp("torture"))
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def vm(site: Lab, names: Iterator[str]) -> Iterator[str]:
+def site(sites: Sites) -> Lab:
+    """The lab of this test's VM."""
+    return sites.lab()
+
+
+@pytest.fixture
+def vm(site: Lab, sites: Sites) -> Iterator[str]:
     """A running VM that no other test uses, without faults."""
-    name = next(names)
+    name = sites.next_vm()
     site.control.power_on(name)
     yield name
     site.control.clear_faults()
+
+
+def calls_of(site: Lab) -> Counter[str]:
+    """What was asked of both ends so far, by method."""
+    counters = site.control.counters()
+    return Counter(counters.calls) + Counter(counters.one_calls)
+
+
+@pytest.fixture
+def usual_calls(sites: Sites, ends: Ends) -> Counter[str]:
+    """How often each method is called by a move that nothing disturbs; there is one for all tests."""
+    if not sites.usual_calls:
+        site, name = sites.lab(), sites.next_vm()
+        site.control.power_on(name)
+        before = calls_of(site)
+        move(ends.migration(site, name, **PLAN))
+        sites.usual_calls = calls_of(site) - before
+    return sites.usual_calls
 
 
 @pytest.fixture
@@ -106,23 +162,33 @@ def small_datastore(site: Lab) -> Path:
     return site.folder / "opennebula" / "datastores" / "100"
 
 
-def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> None:
-    """Moves the VM while each scene is armed at a step that the seed chooses, and again if that was refused."""
+def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random, steps: int = MOST_STEPS) -> str:
+    """Moves the VM while each scene is armed at a step that the seed chooses, and again if that was refused.
+
+    Args:
+        steps: of which one is chosen; 0: all scenes are armed before anything begins.
+
+    Returns:
+        The error's name, or `equal`.
+    """
 
     def reopen() -> Migration:
         return ends.migration(site, vm, **PLAN)
 
     on_steps = [
-        arming(lambda scene=scene: arm(site, scene, vm, rng), rng.randrange(MOST_STEPS)) for scene in scenes
+        arming(lambda scene=scene: arm(site, scene, vm, rng), rng.randrange(steps)) for scene in scenes if steps
     ]  # fmt: skip
 
     def on_step(name: str, detail: str) -> None:
         for look in on_steps:
             look(name, detail)
 
-    migration = reopen()
     refused: SnapferryError | None = None
     try:
+        if not steps:
+            for scene in scenes:
+                arm(site, scene, vm, rng)
+        migration = reopen()
         move(migration, on_step)
     except SnapferryError as error:
         print(f"refused: {type(error).__name__}: {error}")
@@ -140,26 +206,43 @@ def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random) -> 
                 raise
             assert_named(again)
             assert_in_service(site, vm)
-            return
+            return f"{type(refused).__name__}, and again {type(again).__name__}"
     elif site.control.inventory().locks:  # a lease not given back ends with its term or the next run
         go_on(reopen)
     assert_equal(site, migration)
     assert_nothing_left(site, vm, len(DISKS))
+    return type(refused).__name__ if refused else "equal at once"
 
 
-def singles() -> list[object]:
-    """Every scene: a third of the faults and a tenth of the failing calls for every day, all in `make torture`."""
-    calls = sorted(CALL_SCENES, key=lambda one: one.partition("-")[::-1])  # so that the three kinds take turns
-    everyday = {*list(SCENES)[::3], *calls[::10]}
+def shares(names: list[str], every: int) -> list[object]:
+    """All names: some for every day, the others for `make torture`."""
     return [
-        pytest.param(name, marks=pytest.mark.slow if name in everyday else pytest.mark.torture)
-        for name in [*SCENES, *calls]
+        pytest.param(name, marks=pytest.mark.torture if number % every else pytest.mark.slow)
+        for number, name in enumerate(names)
     ]
 
 
-@pytest.mark.parametrize("name", singles())
-def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(name: str, site: Lab, ends: Ends, vm: str) -> None:
-    endure(site, ends, vm, [ALL_SCENES[name]], Random(f"{SEED} {name}"))
+@pytest.mark.parametrize("name", shares(sorted(CALL_SCENES, key=lambda one: one.partition("-")[::-1]), 10))
+def test_one_failing_call_ends_in_equal_bytes_or_a_named_refusal(
+    name: str, usual_calls: Counter[str], site: Lab, ends: Ends, vm: str, summary: Summary
+) -> None:
+    rng, method = Random(f"{SEED} {name}"), str(CALL_SCENES[name].arguments["method"])
+    number = rng.randrange(usual_calls[method] * 4 // 5 or 1)  # some are made less often now and then
+    before = calls_of(site)[method]
+    scene = CALL_SCENES[name]
+    scenes = [scene._replace(skips=0, arguments={**scene.arguments, "skip": number})]
+    if not usual_calls[method]:  # it takes a roll-back
+        scenes.append(SCENES["boot"])
+    ended = endure(site, ends, vm, scenes, rng, steps=0)
+    assert calls_of(site)[method] - before > number, "it never struck"
+    summary("failing calls", ended, f"{name}, the {number + 1}. of {usual_calls[method]}")
+
+
+@pytest.mark.parametrize("name", shares(list(SCENES), 3))
+def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(
+    name: str, site: Lab, ends: Ends, vm: str, summary: Summary
+) -> None:
+    summary("faults", endure(site, ends, vm, [SCENES[name]], Random(f"{SEED} {name}")), name)
 
 
 def pairs() -> list[object]:
@@ -174,18 +257,29 @@ def pairs() -> list[object]:
 
 @pytest.mark.parametrize(("one", "other", "number"), pairs())
 def test_two_faults_end_in_equal_bytes_or_a_named_refusal(
-    one: str, other: str, number: int, site: Lab, ends: Ends, vm: str
+    one: str, other: str, number: int, site: Lab, ends: Ends, vm: str, summary: Summary
 ) -> None:
-    endure(site, ends, vm, [ALL_SCENES[one], ALL_SCENES[other]], Random(f"{SEED} {number}"))
+    ended = endure(site, ends, vm, [ALL_SCENES[one], ALL_SCENES[other]], Random(f"{SEED} {number}"))
+    summary("pairs of faults", ended, f"{number}: {one}, {other}")
 
 
 @pytest.mark.slow
-def test_every_call_of_a_move_is_in_the_list(site: Lab, ends: Ends, vm: str) -> None:
-    before = site.control.counters()
-    move(ends.migration(site, vm, **PLAN))
-    after = site.control.counters()
-    assert set(Counter(after.calls) - Counter(before.calls)) <= set(VCENTER_CALLS.split())
-    assert set(Counter(after.one_calls) - Counter(before.one_calls)) <= set(TARGET_CALLS.split())
+def test_every_call_of_a_move_is_in_the_list(usual_calls: Counter[str]) -> None:
+    assert usual_calls.keys() <= {*VCENTER_CALLS.split(), *TARGET_CALLS.split()}
+
+
+@pytest.mark.torture
+def test_an_image_that_stays_locked_is_named_and_the_next_run_makes_another(site: Lab, ends: Ends, vm: str) -> None:
+    site.control.set_fault("one_image_stuck")
+    with pytest.raises(ImageFailed, match="LOCKED without a file") as caught:
+        prepare(ends.migration(site, vm, **PLAN), Watch())
+    assert_named(caught.value)
+    assert_source_untouched(site, vm)
+    now = site.control.inventory()
+    assert not [one for one in (*now.images, *now.templates) if one["name"].startswith(vm)]
+    again = ends.migration(site, vm, **PLAN)
+    move(again)
+    assert_equal(site, again)
 
 
 @pytest.mark.slow

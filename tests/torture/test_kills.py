@@ -19,13 +19,15 @@ from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabV
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
 
+from .conftest import Summary
 from .kills import GROUPS, Kill, Open, Outcome, die_and_go_on, fly
 
 pytestmark = pytest.mark.slow
-A_TENTH, RUNS = 20, int(os.environ.get("RUNS", "200"))
-
+RUNS = int(os.environ.get("RUNS", "200"))
+"""In `make torture`."""
+BATCH = 20
+"""So many VMs share a lab; one batch is a tenth of the runs, and enough for every day."""
 LANES = 3
-VMS_PER_LAB = 25
 FAST = LabOpenNebula(image_delay=(0.02, 0.1), step_delay=(0.01, 0.05))
 
 
@@ -74,28 +76,34 @@ class Lane:
         return die_and_go_on(cls.lab, opener(cls.lab), vm, kill, folder)
 
 
-@pytest.mark.parametrize("runs", [A_TENTH, pytest.param(RUNS, marks=pytest.mark.torture)])
+def batches() -> list[object]:
+    """The number of each test and how many kills it makes: a tenth for every day, all in `make torture`."""
+    sizes = [min(BATCH, RUNS - begin) for begin in range(0, RUNS, BATCH)]
+    return [(0, BATCH), *(pytest.param(*one, marks=pytest.mark.torture) for one in enumerate(sizes, 1))]
+
+
+@pytest.mark.parametrize(("batch", "runs"), batches())
 def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_is_left(
-    runs: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    batch: int, runs: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: Summary
 ) -> None:
     monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
-    chance = random.Random(seed)
+    chance = random.Random(f"{seed} {batch}")
     groups = cycle(chance.sample(GROUPS, len(GROUPS)))
     outcomes: list[Outcome] = []
     while (left := runs - sum(bool(one.point) for one in outcomes)) > 0:
-        begin, count = len(outcomes), min(left, VMS_PER_LAB)
-        names = [f"vm{begin + number}" for number in range(count)]
+        begin = len(outcomes)
+        names = [f"vm{begin + number}" for number in range(left)]
         vms = tuple(small_vm(name, number) for number, name in enumerate((*names, "pilot")))
-        config = LabConfig(seed=seed + begin, vcenter=LabVCenter(vms=vms), opennebula=FAST)
+        config = LabConfig(seed=100 * seed + batch + begin, vcenter=LabVCenter(vms=vms), opennebula=FAST)
         with up(config, tmp_path / f"lab{begin}") as lab:
             pilot = fly(lab, opener(lab), "pilot", tmp_path)
             outcomes += list(run_all(tmp_path, lab, {name: pilot.draw(next(groups), chance) for name in names}))
-    with capsys.disabled():
-        print(summary(seed, outcomes))
+    for one in outcomes:
+        summary("kills", one.group or "none: it was done before", one.point)
     assert not [str(one) for one in outcomes if one.failure]
     hit = Counter(one.group for one in outcomes if one.point)
-    assert hit["copy"] + hit["off-copy"] >= runs // 5
-    assert hit["off-copy"] + hit["off-call"] >= runs // 5
+    assert hit["copy"] + hit["off-copy"] >= runs / 5, hit  # so of all of them, too
+    assert hit["off-copy"] + hit["off-call"] >= runs / 5, hit
 
 
 def run_all(folder: Path, lab: Lab, kills: dict[str, Kill]) -> Iterator[Outcome]:
@@ -103,12 +111,3 @@ def run_all(folder: Path, lab: Lab, kills: dict[str, Kill]) -> Iterator[Outcome]
     with ProcessPoolExecutor(LANES, multiprocessing.get_context("fork"), Lane.enter, (lab,)) as lanes:
         futures = [lanes.submit(Lane.case, folder, vm, kill) for vm, kill in kills.items()]
         yield from (future.result() for future in futures)
-
-
-def summary(seed: int, outcomes: list[Outcome]) -> str:
-    """Seed, points hit, and what failed."""
-    groups = Counter(one.group or "none: it was done before" for one in outcomes)
-    points = Counter(one.point for one in outcomes if one.point)
-    lines = [f"\nkills, seed {seed}: {len(outcomes)} runs; " + ", ".join(f"{n} {g}" for g, n in groups.most_common())]
-    lines += [f"  {count:3} {point}" for point, count in points.most_common()]
-    return "\n".join(lines + [str(one) for one in outcomes if one.failure])
