@@ -9,8 +9,9 @@ from snapferry import vsphere
 from snapferry.errors import SourceError
 from snapferry.migration import Migration
 from snapferry.plan import Route
-from snapferry.readers import ExportReader, NfcReader, RouteFailed
+from snapferry.readers import DatastoreReader, ExportReader, HttpsFolder, NfcReader, RouteFailed
 from snapferry.seams import DiskReader
+from snapferry.vmdk import LocalFolder
 from snapferry.vsphere.models import SourceDisk
 
 
@@ -40,7 +41,16 @@ class DiskReaders:
             RouteFailed: this route doesn't lead to the disk.
             SnapferryError: an end can't be asked.
         """
-        return self._export(disk) if route == Route.EXPORT else self._nfc(disk)
+        match route:
+            case Route.NFC:
+                return self._nfc(disk)
+            case Route.EXPORT:
+                return self._export(disk)
+            case Route.DATASTORE:
+                return self._files(disk)
+            case Route.MOUNT:
+                folder = LocalFolder(self._migration.plan.mounts[disk.datastore])
+                return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes)
 
     def __enter__(self) -> Self:
         return self
@@ -57,6 +67,14 @@ class DiskReaders:
             return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
 
         return NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=migration.plan.connections)
+
+    def _files(self, disk: SourceDisk) -> DiskReader:
+        folder = HttpsFolder(vsphere.folder_access(self._migration.source, self._migration.vm, disk))
+        try:
+            return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes)
+        except BaseException:
+            folder.close()
+            raise
 
     def _export(self, disk: SourceDisk) -> DiskReader:
         """One lease serves all disks of the point in time."""

@@ -55,6 +55,8 @@ class LabCounters(Frozen):
     """NFC connections."""
     requests: int
     """NFC read requests."""
+    folder_bytes: int
+    """Bytes of files that vCenter served below `/folder`."""
     calls: dict[str, int]
     """SOAP calls by method."""
     one_calls: dict[str, int]

@@ -58,6 +58,7 @@ class ControlService:
             nfc_bytes=sent,
             connections=sum(one["connections"] for one in counted),
             requests=sum(one["requests"] for one in counted),
+            folder_bytes=self._vcenter.folder_bytes,
             calls=dict(self._vcenter.calls),
             one_calls=self._frontend.calls(),
             sessions=len(self._vcenter.sessions),

@@ -1,6 +1,10 @@
 """Routes to a disk's bytes."""
 
+from snapferry.readers.datastore import DatastoreReader
 from snapferry.readers.errors import (
+    DatastoreError,
+    DatastoreLocked,
+    DatastoreRefused,
     DiskInUse,
     DiskNotOpened,
     ExportCut,
@@ -16,9 +20,14 @@ from snapferry.readers.errors import (
     TicketRefused,
 )
 from snapferry.readers.export import ExportReader
+from snapferry.readers.https_folder import HttpsFolder
 from snapferry.readers.nfc import NfcReader
 
 __all__ = [
+    "DatastoreError",
+    "DatastoreLocked",
+    "DatastoreReader",
+    "DatastoreRefused",
     "DiskInUse",
     "DiskNotOpened",
     "ExportCut",
@@ -27,6 +36,7 @@ __all__ = [
     "ExportMismatch",
     "ExportReader",
     "ExportRefused",
+    "HttpsFolder",
     "NfcAllocationError",
     "NfcError",
     "NfcProtocolError",

@@ -51,5 +51,17 @@ class ExportMismatch(ExportError):
     """What comes isn't the disk that was asked for, or doesn't come in its order; nothing more of it is used."""
 
 
+class DatastoreError(RouteFailed):
+    """A file of a datastore can't be read over HTTPS."""
+
+
+class DatastoreLocked(DatastoreError):
+    """The host doesn't give a file away, because a running VM has it open."""
+
+
+class DatastoreRefused(DatastoreError):
+    """The server refuses this user, or isn't trusted."""
+
+
 class ThumbprintMismatch(Refused):
     """The host's certificate isn't the one that vCenter named: somebody may be in between."""

@@ -1,10 +1,11 @@
 """Formats of VMDK files: descriptors, the layouts of extents, chains of them, and disks sent as a stream."""
 
-from snapferry.vmdk.chain import Chain, Layer, open_chain, read_chain
+from snapferry.vmdk.chain import Chain, Layer, open_chain
 from snapferry.vmdk.descriptor import NO_PARENT_CID, Descriptor, ExtentLine
 from snapferry.vmdk.errors import (
     ChainError,
     DescriptorError,
+    FileUnreadable,
     VmdkCorrupt,
     VmdkError,
     VmdkInUse,
@@ -23,6 +24,7 @@ __all__ = [
     "Descriptor",
     "DescriptorError",
     "ExtentLine",
+    "FileUnreadable",
     "Folder",
     "Layer",
     "LocalFile",
@@ -37,5 +39,4 @@ __all__ = [
     "VmdkTruncated",
     "VmdkUnsupported",
     "open_chain",
-    "read_chain",
 ]

@@ -6,13 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, pairwise, takewhile
-from threading import Event
 from typing import Final
 
 import numpy as np
 
-from snapferry.errors import Stopped
-from snapferry.seams import Block
 from snapferry.transfer.extents import BadExtents, Extents
 from snapferry.vmdk import hosted
 from snapferry.vmdk.cowd import open_cowd
@@ -294,39 +291,6 @@ def open_chain(folder: Folder, path: str) -> Chain:
         chain = Chain(tuple(reversed(layers)), tuple(opening.files))
         stack.pop_all()
         return chain
-
-
-def read_chain(chain: Chain, extents: Extents, stop: Event, request_bytes: int = 2 << 20) -> Iterator[Block]:
-    """The blocks of `extents` in the order in which the files have them, each byte once; one request at a time.
-
-    Args:
-        chain: an open one.
-        extents: bytes of the disk.
-        stop: ends the read before the next request.
-        request_bytes: the longest range of a file that is read at once.
-
-    Raises:
-        BadExtents: the extents reach past the disk's end.
-        TransferError: a file can't be read, or a table says what can't be.
-        Stopped: `stop` was set.
-    """
-    for plan in chain.plans(extents):
-        pieces, edges = plan.in_requests(request_bytes)
-        for first, behind in pairwise(edges.tolist()):
-            if stop.is_set():
-                raise Stopped("The read was told to stop.")
-            yield from _request(chain, pieces, first, behind)
-
-
-def _request(chain: Chain, pieces: Runs, first: int, behind: int) -> Iterator[Block]:
-    rows = slice(first, behind)
-    number, position = int(pieces.files[first]), int(pieces.positions[first])
-    lengths = pieces.lengths[rows].tolist()
-    data = None if number == ZEROS else chain.files[number].read(position, sum(lengths))
-    at = 0
-    for offset, length in zip(pieces.offsets[rows].tolist(), lengths, strict=True):
-        yield Block(offset, length, None if data is None else data[at : at + length])
-        at += length
 
 
 def _pieces(extents: Extents, size: int) -> Iterator[Extents]:

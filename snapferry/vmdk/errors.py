@@ -14,6 +14,12 @@ class VmdkError(TransferError):
         super().__init__(cause, next_step or self.advice)
 
 
+class FileUnreadable(VmdkError):
+    """A file of a mounted datastore can't be read."""
+
+    advice = "Look at the datastore's mount."
+
+
 class DescriptorError(VmdkError):
     """The text isn't a VMDK descriptor that can be read."""
 

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 from typing import Final, Protocol
 
-from snapferry.errors import TransferError
 from snapferry.transfer.extents import Extents
-from snapferry.vmdk.errors import ChainError, VmdkTruncated
+from snapferry.vmdk.errors import ChainError, FileUnreadable, VmdkTruncated
 
 _MOST_HOLES: Final = 1 << 18  # a file with more holes than that is read as if the rest were data
+_LARGE_FILE_BYTES: Final = 4 << 30  # what was read of a larger file leaves the page cache, which others need
 _DATASTORE: Final = re.compile(r"^/+vmfs/volumes/[^/]+/")
 
 
@@ -34,11 +34,25 @@ class RangeFile(Protocol):
         """
         ...
 
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fills the view with the bytes from the offset on; by any number of threads at once.
+
+        Raises:
+            TransferError: they can't be read.
+        """
+        ...
+
     def data_extents(self) -> Extents:
         """Where the file may hold anything but zeros; the whole file where that can't be told."""
         ...
 
-    def close(self) -> None: ...
+    def abort(self) -> None:
+        """Ends reads that are under way, where they can be ended; the file isn't read any more."""
+        ...
+
+    def close(self) -> None:
+        """Repeatable."""
+        ...
 
 
 class Folder(Protocol):
@@ -66,17 +80,21 @@ class LocalFile:
 
     def read(self, offset: int, length: int) -> memoryview:
         whole = memoryview(bytearray(length))
-        left = whole
+        self.read_into(offset, whole)
+        return whole
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        begin, left = offset, view
         while left:
             try:
                 got = os.preadv(self._fd, [left], offset)
             except OSError as error:
-                cause = f"{self.name} can't be read at byte {offset}: {error.strerror}."
-                raise TransferError(cause, "Look at the datastore's mount.") from error
+                raise FileUnreadable(f"{self.name} can't be read at byte {offset}: {error.strerror}.") from error
             if not got:
                 raise VmdkTruncated(f"{self.name} ended at byte {offset} while it was read.")
             left, offset = left[got:], offset + got
-        return whole
+        if self.size_bytes > _LARGE_FILE_BYTES:
+            os.posix_fadvise(self._fd, begin, offset - begin, os.POSIX_FADV_DONTNEED)
 
     def data_extents(self) -> Extents:
         """What lies outside the file's holes; see lseek(2), SEEK_DATA."""
@@ -94,8 +112,13 @@ class LocalFile:
                 runs.append((start, end - start))
         return Extents.from_pairs([*runs, (end, self.size_bytes - end)])
 
+    def abort(self) -> None:
+        """A read in the kernel can't be ended."""
+
     def close(self) -> None:
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class LocalFolder:

@@ -8,6 +8,7 @@ from snapferry.vsphere.change_tracking import (
     parse_change_id,
 )
 from snapferry.vsphere.concerns import Concern, concerns
+from snapferry.vsphere.datastore_files import folder_access
 from snapferry.vsphere.errors import (
     CertificateNotTrusted,
     ChangesUnknown,
@@ -103,6 +104,7 @@ __all__ = [
     "enable_change_tracking",
     "export_lease",
     "find_vm",
+    "folder_access",
     "list_vms",
     "mark_migrated",
     "missing_privileges",

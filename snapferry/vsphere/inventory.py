@@ -124,6 +124,7 @@ def _source_vm(found: Found, tree: Mapping[str, Found], vcenter_uuid: str) -> So
         instance_uuid=config.instanceUuid or "",
         bios_uuid=config.uuid or "",
         path=_path(found, tree),
+        datacenter=_datacenter(found, tree),
         vcenter_uuid=vcenter_uuid,
         power=PowerState(str(runtime.powerState)),
         host=_name(tree, runtime.host),
@@ -195,16 +196,27 @@ def _product(tree: Mapping[str, Found], host: Any) -> Any:
 
 def _path(found: Found, tree: Mapping[str, Found]) -> str:
     """Inventory path; as everywhere in vSphere the root folder isn't part of it."""
-    parts: list[str] = []
+    return "/" + "/".join(one.values.get("name", one.moref) for one in reversed(_way_up(found, tree)))
+
+
+def _datacenter(found: Found, tree: Mapping[str, Found]) -> str:
+    """Inventory path of the datacenter, without the slash in front."""
+    way = _way_up(found, tree)
+    here = next((number for number, one in enumerate(way) if isinstance(one.obj, vim.Datacenter)), len(way))
+    return "/".join(one.values.get("name", one.moref) for one in reversed(way[here:]))
+
+
+def _way_up(found: Found, tree: Mapping[str, Found]) -> list[Found]:
+    """The object and what it lies in, up to below the root folder."""
+    way: list[Found] = []
     here: Found | None = found
     while here is not None:
-        values = here.values
-        parent = values.get("parentFolder") or values.get("parent") or values.get("parentVApp")
+        parent = here.values.get("parentFolder") or here.values.get("parent") or here.values.get("parentVApp")
         if parent is None and here is not found:
             break  # the root folder
-        parts.append(here.values.get("name", here.moref))
+        way.append(here)
         here = tree.get(parent._moId) if parent is not None else None
-    return "/" + "/".join(reversed(parts))
+    return way
 
 
 def plain_name(name: str) -> str:

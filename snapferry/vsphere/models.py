@@ -1,8 +1,11 @@
 """What Snapferry knows of a source VM: plain frozen values, read in bulk, with no session behind them."""
 
+import ssl
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
+
+from pydantic import SecretStr
 
 from snapferry.plan import Frozen
 
@@ -83,6 +86,8 @@ class SourceVm(Frozen):
     bios_uuid: str
     path: str
     """Inventory path, `/Vienna/dc1/vm/prod/web01`."""
+    datacenter: str = ""
+    """Inventory path of its datacenter as `/folder` takes it, `Vienna/dc1`; empty on a lone host."""
     vcenter_uuid: str
     """`about.instanceUuid` of its vCenter."""
     power: PowerState
@@ -121,6 +126,19 @@ class SourceVm(Frozen):
     def key(self) -> str:
         """Identity across renames: `<vCenter's UUID>/<instance UUID>`."""
         return f"{self.vcenter_uuid}/{self.instance_uuid}"
+
+
+class FolderAccess(NamedTuple):
+    """Where the files of a datastore are served over HTTPS, and who asks for them."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext
+    user: str
+    password: SecretStr
+    datacenter: str
+    """Inventory path of its datacenter, folders included: `Vienna/dc1`."""
+    datastore: str
 
 
 class NfcTicket(NamedTuple):

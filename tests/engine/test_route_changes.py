@@ -47,3 +47,27 @@ def test_where_the_nfc_port_is_closed_the_disks_are_exported_and_that_is_said(la
     assert lab.control.inventory().vms["web01"].snapshots == ()
     cut_over(migration, Watch())
     assert_equal(lab, migration)
+
+
+def test_a_vm_that_is_off_is_read_through_its_files_where_the_plan_asks_for_it(lab: Lab, ends: Ends) -> None:
+    """While it ran, VMFS 6 had locked them; the server ends the session and cuts an answer meanwhile."""
+    migration = ends.migration(lab, route="datastore")
+    text = assess(migration.source, migration.vm, migration.plan).routes[migration.vm.disks[0].key]
+    assert text.startswith("nfc") and "vmfs6 locks a running VM's files" in text
+    assert routes(warm(migration)[0]) == {"nfc"}
+    lab.control.set_fault("folder_session", skip=3)
+    lab.control.set_fault("folder_cut", after_bytes=70_000, times=2)
+    final = cut_over(migration, Watch()).final
+    assert routes(final) == {"datastore"}
+    assert lab.control.counters().folder_bytes > final.changed_bytes
+    assert_equal(lab, migration)
+
+
+def test_files_that_cant_be_had_give_way_to_nfc(lab: Lab, ends: Ends) -> None:
+    lab.control.power_off("web01")
+    migration = ends.migration(lab, route="datastore")
+    prepare(migration, Watch())
+    lab.control.set_fault("folder_status", status=500, times=100)
+    result = run_round(migration, Watch())
+    assert routes(result) == {"nfc"}
+    assert all("datastore failed" in disk.detour and "500" in disk.detour for disk in result.disks)

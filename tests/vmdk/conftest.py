@@ -8,8 +8,9 @@ from threading import Event
 
 import pytest
 
+from snapferry.readers import DatastoreReader
 from snapferry.transfer import Extents
-from snapferry.vmdk import Chain, read_chain
+from snapferry.vmdk import Chain
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def read(chain: Chain, extents: Extents | None = None, request_bytes: int = 64 <
     wanted = Extents.whole(chain.capacity_bytes) if extents is None else extents
     out = bytearray(b"?" * chain.capacity_bytes)
     pieces: list[tuple[int, int]] = []
-    for block in read_chain(chain, wanted, Event(), request_bytes):
+    for block in DatastoreReader(chain, request_bytes=request_bytes).read(wanted, Event()):
         pieces.append((block.offset, block.length))
         data = bytes(block.length) if block.data is None else block.data
         assert len(data) == block.length

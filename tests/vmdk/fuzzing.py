@@ -4,10 +4,9 @@ import random
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 
 from snapferry.transfer import Extents
-from snapferry.vmdk import Chain, ChainError, Layer, VmdkError, read_chain
+from snapferry.vmdk import ZEROS, Chain, ChainError, Layer, VmdkError
 from snapferry.vmdk.chain import Part
 from snapferry.vmdk.files import RangeFile
 from snapferry.vmdk.tables import GrainTables
@@ -38,6 +37,12 @@ class MemoryFile:
 
     def data_extents(self) -> Extents:
         return Extents.whole(self.size_bytes)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        view[:] = self.read(offset, len(view))
+
+    def abort(self) -> None:
+        """Nothing is under way."""
 
     def close(self) -> None:
         """Nothing to close."""
@@ -79,12 +84,14 @@ def look_at_chain(chain: Chain, parts: Extents) -> None:
         assert chain.layer_extents(0).end <= chain.capacity_bytes
         assert chain.allocated().end <= chain.capacity_bytes
     left = _READ_BYTES
-    for block in read_chain(chain, parts, Event(), 1 << 20):
-        if block.data is not None:
-            assert len(block.data) == block.length
-            left -= block.length
-        if left < 0:
-            break
+    for plan in chain.plans(parts):
+        pieces, _ = plan.in_requests(1 << 20)
+        for file, position, length in zip(pieces.files, pieces.positions, pieces.lengths, strict=True):
+            if file != ZEROS:
+                assert len(chain.files[file].read(int(position), int(length))) == length
+                left -= int(length)
+            if left < 0:
+                return
 
 
 def with_named_errors(act: Callable[[], None]) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from snapferry.errors import Stopped
 from snapferry.lab.host import HostService
+from snapferry.readers import DatastoreReader
 from snapferry.transfer import BadExtents, Extents
-from snapferry.vmdk import ZEROS, Chain, LocalFolder, open_chain, read_chain
+from snapferry.vmdk import ZEROS, Chain, LocalFolder, open_chain
 
 from .builders import SECTOR, SESPARSE_GRAIN, ChainBuilder
 from .conftest import read
@@ -118,10 +119,10 @@ def test_what_no_layer_holds_isnt_allocated(tmp_path: Path) -> None:
     assert allocated.total_bytes <= MIB + len(data) * SESPARSE_GRAIN
 
 
-def test_a_read_that_is_told_to_stop_stops_before_the_next_request(tmp_path: Path) -> None:
+def test_a_read_that_is_told_to_stop_stops_before_the_next_block(tmp_path: Path) -> None:
     built = ChainBuilder(tmp_path, 8 * MIB, random.Random(5))
     stop = Event()
-    blocks = read_chain(chain_of(built), Extents.whole(8 * MIB), stop, request_bytes=MIB)
+    blocks = DatastoreReader(chain_of(built), request_bytes=MIB).read(Extents.whole(8 * MIB), stop)
     assert next(blocks).length == MIB
     stop.set()
     with pytest.raises(Stopped):

@@ -115,6 +115,9 @@ class HostClient:
     def files(self, vm_id: str) -> list[FolderFile]:
         return cast(list[FolderFile], self._call("files", vm_id=vm_id))
 
+    def file_path(self, datastore: str, path: str) -> str:
+        return cast(str, self._call("file_path", datastore=datastore, path=path))
+
     def used_bytes(self, datastore: str) -> int:
         return cast(int, self._call("used_bytes", datastore=datastore))
 

@@ -4,6 +4,7 @@ import hmac
 import random
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -121,11 +122,13 @@ class HostService:
                     vm.power_off()
 
     def files(self, vm_id: str) -> list[FolderFile]:
-        folder = self._vm(vm_id).folder
-        return [
-            {"name": path.name, "size_bytes": path.stat().st_size, "allocated_bytes": _allocated(path)}
-            for path in sorted(folder.iterdir())
-        ]
+        found: list[FolderFile] = []
+        for path in sorted(self._vm(vm_id).folder.iterdir()):
+            with suppress(FileNotFoundError):  # a delta that was merged just now
+                status = path.stat()
+                used = status.st_blocks * 512
+                found.append({"name": path.name, "size_bytes": status.st_size, "allocated_bytes": used})
+        return found
 
     def used_bytes(self, datastore: str) -> int:
         """What the files of a datastore occupy, whichever host made them."""
@@ -310,6 +313,10 @@ class HostService:
                     raise HostError("locked", f"[{datastore}] {path} is in use by {vm.name}.")
         return found
 
+    def file_path(self, datastore: str, path: str) -> str:
+        """Like `file`, for vCenter's own `/folder`."""
+        return str(self.file(datastore, path))
+
     def counters(self) -> CounterValues:
         return self.tally.values()
 
@@ -336,4 +343,8 @@ class HostService:
 
 
 def _allocated(path: Path) -> int:
-    return path.stat().st_blocks * 512
+    """What a file occupies; nothing once it is gone."""
+    try:
+        return path.stat().st_blocks * 512
+    except FileNotFoundError:
+        return 0

@@ -37,6 +37,10 @@ class Faults:
     | `lease_fails` | `vm`, `fault`, `message` | an export lease ends with the fault instead of getting ready |
     | `lease_expires` | `vm` | an export lease has timed out when its holder reports progress |
     | `lease_star` | `vm` | an export lease's addresses have `*` for the host's name, as a lone host gives them |
+    | `folder_session` | | the session of a request below `/folder` has expired |
+    | `folder_status` | `status` (503) | a request below `/folder` is answered with this status |
+    | `folder_cut` | `after_bytes` | an answer of over 100 kB below `/folder` ends early |
+    | `folder_stall` | `seconds` (60) | an answer below `/folder` pauses behind its head |
     | `shutdown_hangs` | `vm` | the guest ignores the request to shut down |
 
     Quiescing that fails, missing Tools, a task in progress, a datastore without room for a snapshot are `task` and
@@ -59,6 +63,10 @@ class Faults:
         "lease_fails": _VM | {"fault", "message"},
         "lease_expires": _VM,
         "lease_star": _VM,
+        "folder_session": {"times", "skip"},
+        "folder_status": {"times", "skip", "status"},
+        "folder_cut": {"times", "skip", "after_bytes"},
+        "folder_stall": {"times", "skip", "seconds"},
         "shutdown_hangs": _VM,
     }
 

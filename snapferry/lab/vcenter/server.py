@@ -9,6 +9,7 @@ from typing import Any
 from pyVmomi import VmomiSupport, vmodl
 
 from snapferry.lab.https import Handler, HttpsServer
+from snapferry.lab.vcenter.folder import answer_folder
 from snapferry.lab.vcenter.service import ConnectionDropped, VCenter
 from snapferry.lab.vcenter.soap import (
     BadRequest,
@@ -62,6 +63,8 @@ class _SoapHandler(Handler):
     def do_GET(self) -> None:
         if self.path.partition("?")[0] == "/sdk/vimServiceVersions.xml":
             self.reply(200, versions_document(), "text/xml; charset=utf-8")
+        elif self.path.startswith("/folder/"):
+            answer_folder(self, self.vcenter, self._cookie(), COOKIE)
         else:
             self.reply(404, b"Not found\n", "text/plain")
 

@@ -74,6 +74,8 @@ class VCenter:
         self.tasks = Tasks(self.store)
         self.stop_event = threading.Event()
         self.calls: Counter[str] = Counter()
+        self.folder_bytes = 0
+        """Served below `/folder`."""
         accounts = {ADMINISTRATOR: Account(ADMINISTRATOR, passwords[ADMINISTRATOR], None)}
         for user in config.users:
             accounts[user.name] = Account(user.name, passwords[user.name], frozenset(user.privileges))

@@ -1,0 +1,141 @@
+"""Reads a disk through its files: over HTTPS, or where its datastore is mounted."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from threading import Event
+from typing import Final, NamedTuple, Self
+
+from snapferry.errors import Stopped
+from snapferry.seams import Block
+from snapferry.transfer import Extents
+from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
+
+_LOOK_SECONDS: Final = 0.2
+
+
+class DatastoreReader:
+    """One disk as its chain of files has it, by several requests at once.
+
+    Requests follow the files' order and are handed over in it. Buffers are used again, and bytes are received right
+    into them.
+
+    Args:
+        chain: closed with the reader.
+        requests: at once.
+        request_bytes: the longest range of one.
+    """
+
+    def __init__(self, chain: Chain, *, requests: int = 4, request_bytes: int = 2 << 20) -> None:
+        self._chain = chain
+        self._requests = requests
+        self._request_bytes = request_bytes
+
+    @classmethod
+    def open(cls, folder: Folder, path: str, capacity_bytes: int) -> Self:
+        """A reader of the disk whose descriptor lies at `path`, with or without `[datastore] ` in front.
+
+        Raises:
+            VmdkError: the chain can't be read, or it is a disk of another capacity.
+            RouteFailed: a file can't be read.
+        """
+        chain = open_chain(folder, path.partition("] ")[2] or path)
+        if chain.capacity_bytes != capacity_bytes:
+            chain.close()
+            raise ChainError(f"{path} is a disk of {chain.capacity_bytes} bytes, not of {capacity_bytes}.")
+        return cls(chain)
+
+    @property
+    def capacity_bytes(self) -> int:
+        return self._chain.capacity_bytes
+
+    def read(self, extents: Extents, stop: Event) -> Iterator[Block]:
+        """The blocks of `extents`, in the order in which the files have them. One read at a time.
+
+        Raises:
+            BadExtents: they reach past the disk's end.
+            RouteFailed: a file can't be read.
+            VmdkError: a table says what can't be.
+            Stopped: `stop` was set, or the reader was closed.
+        """
+        ahead: deque[tuple[Future[None], _Request]] = deque()
+        # one more than can be on its way: it holds what waits for the writer
+        free = [memoryview(bytearray(self._request_bytes)) for _ in range(2 * self._requests + 1)]
+        pool = ThreadPoolExecutor(self._requests, thread_name_prefix="datastore")
+        try:
+            for plan in self._chain.plans(extents):
+                pieces, edges = plan.in_requests(self._request_bytes)
+                for first, behind in pairwise(edges.tolist()):
+                    if stop.is_set():
+                        raise Stopped("The read was told to stop.")
+                    request = _Request.of(pieces, first, behind)
+                    if request.file == ZEROS:
+                        yield from request.blocks(None)
+                        continue
+                    if not free:
+                        yield from self._next(ahead, free, stop)
+                    request = request._replace(buffer=free.pop())
+                    ahead.append((pool.submit(self._fill, request), request))
+            while ahead:
+                yield from self._next(ahead, free, stop)
+        finally:
+            if ahead:
+                self._abort()
+            pool.shutdown(wait=not ahead, cancel_futures=True)  # a request that hangs in a mount can't be ended
+
+    def close(self) -> None:
+        """Ends what is being read."""
+        self._abort()
+        self._chain.close()
+
+    def _fill(self, request: "_Request") -> None:
+        self._chain.files[request.file].read_into(request.position, request.buffer[: request.length])
+
+    def _next(
+        self, ahead: "deque[tuple[Future[None], _Request]]", free: list[memoryview], stop: Event
+    ) -> Iterator[Block]:
+        """The blocks of the request that was sent first."""
+        future, request = ahead[0]
+        while True:
+            if stop.is_set():
+                raise Stopped("The read was told to stop.")
+            try:
+                future.result(_LOOK_SECONDS)
+                break
+            except TimeoutError:
+                if future.done():  # its own
+                    raise
+        ahead.popleft()
+        yield from request.blocks(request.buffer)
+        free.append(request.buffer)
+
+    def _abort(self) -> None:
+        for file in self._chain.files:
+            file.abort()
+
+
+class _Request(NamedTuple):
+    """One range of a file, and which runs of the disk it holds."""
+
+    file: int
+    position: int
+    length: int
+    offsets: list[int]
+    lengths: list[int]
+    buffer: memoryview
+    """Of the longest request's size."""
+
+    @classmethod
+    def of(cls, pieces: Runs, first: int, behind: int) -> "_Request":
+        rows = slice(first, behind)
+        lengths = pieces.lengths[rows].tolist()
+        file, position = int(pieces.files[first]), int(pieces.positions[first])
+        return cls(file, position, sum(lengths), pieces.offsets[rows].tolist(), lengths, memoryview(b""))
+
+    def blocks(self, data: memoryview | None) -> Iterator[Block]:
+        """The request's runs as blocks of the disk; of zeros without data."""
+        at = 0
+        for offset, length in zip(self.offsets, self.lengths, strict=True):
+            yield Block(offset, length, None if data is None else data[at : at + length])
+            at += length
