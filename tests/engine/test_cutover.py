@@ -112,6 +112,13 @@ def test_abandoning_leaves_both_ends_as_they_were(lab: Lab, ends: Ends) -> None:
     assert not any(path.exists() for path in paths)
     assert abandon(ends.migration(lab), Watch()) == []
 
+    other = ends.migration(lab)  # whose plan doesn't ask for it
+    prepare(other, Watch())
+    told: list[str] = []
+    abandon(other, Watch(on_step=lambda _, detail: told.append(detail)))
+    assert [one for one in told if "change tracking stays on" in one]
+    assert lab.control.inventory().vms["web01"].change_tracking
+
 
 def test_a_migrated_vm_cant_be_abandoned(lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab)

@@ -41,6 +41,18 @@ def test_a_second_run_is_told_who_works_on_the_vm_and_gets_it_afterwards(lab: La
     assert lab.control.inventory().locks == ()
 
 
+def test_a_lease_is_given_back_although_the_first_try_or_its_answer_is_lost(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    for fault in ("one_drop", "one_drop_answer"):
+        for method in ("template.update", "template.unlock"):
+            stop = Event()
+            with migration.lease(stop):
+                lab.control.set_fault(fault, method=method)
+            assert lab.control.inventory().locks == ()
+            assert not stop.is_set()
+
+
 def test_a_holder_that_gave_no_sign_for_its_term_loses_the_vm_and_commits_nothing(lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab)
     prepare(migration, Watch())

@@ -129,9 +129,13 @@ def test_a_name_that_is_taken_at_the_target_is_refused(lab: Lab, ends: Ends) -> 
 
 
 def test_an_image_that_cant_be_made_leaves_nothing(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab)
     before = lab.control.inventory()
-    lab.control.set_fault("one_image_error", message="no route to the storage")
-    with pytest.raises(opennebula.ImageFailed, match="no route to the storage"):
-        prepare(migration, Watch())
-    assert lab.control.inventory() == before
+    for fault, arguments, says in (
+        ("one_image_error", {"message": "no route to the storage"}, "no route to the storage"),
+        ("one_drop_answer", {"method": "image.allocate"}, "can't be reached"),  # it is made, and nobody knows its ID
+        ("one_refuse", {"method": "image.enable", "message": "not now"}, "not now"),
+    ):
+        lab.control.set_fault(fault, **arguments)
+        with pytest.raises(SnapferryError, match=says):
+            prepare(ends.migration(lab), Watch())
+        assert lab.control.inventory() == before

@@ -105,6 +105,12 @@ SCENES: dict[str, Scene] = {
 }
 """The lab's faults, one by one."""
 
+ANY_TIME = {
+    "nfc_delay", "leaf_busy", "false_changes", "datastore_full", "slow", "one_slow", "one_down", "session",
+    "reset_change_tracking", "storage_vmotion", "power_off", "one_record_wiped", "one_record_edited",
+}  # fmt: skip
+"""Faults that strike whenever they are set; the others wait for an occasion, which may have been the last one."""
+
 CALL_SCENES: dict[str, Scene] = {
     **_each("fault", "method", VCENTER_CALLS, {"fault": "HostCommunication"}),
     **_each("drop", "drop", VCENTER_CALLS, {"when": "before"}),
