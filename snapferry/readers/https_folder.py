@@ -112,8 +112,9 @@ class HttpsFolder:
             request = _Request(target, name, at, last)
             try:
                 with self._connection() as connection:
-                    request.send(connection, self._headers(), self._timeout)
-                    self._keep_cookie(request)
+                    cookie = self._login()
+                    request.send(connection, self._headers(cookie), self._timeout)
+                    self._keep_cookie(cookie, request)
                     return request.receive(None if view is None else view[at - first :])
             except DatastoreLocked:
                 locked += 1
@@ -160,17 +161,20 @@ class HttpsFolder:
                 return
         connection.close()
 
-    def _headers(self) -> dict[str, str]:
-        """With the cookie of this login; with the password where there is none, or it may have ended."""
+    def _login(self) -> str:
+        """The cookie of this login; empty where there is none, or it may have ended."""
         with self._lock:
-            fresh = self._cookie and time.monotonic() - self._used < RENEW_SECONDS
-            if fresh:
-                return {"Cookie": f"{_COOKIE}={self._cookie}"}
+            return self._cookie if time.monotonic() - self._used < RENEW_SECONDS else ""
+
+    def _headers(self, cookie: str) -> dict[str, str]:
+        """With the cookie; else with the password."""
+        if cookie:
+            return {"Cookie": f"{_COOKIE}={cookie}"}
         pair = f"{self._access.user}:{self._access.password.get_secret_value()}"
         return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
 
-    def _keep_cookie(self, request: "_Request") -> None:
-        """Notes the login that an answer brought; forgets one that it refused.
+    def _keep_cookie(self, sent: str, request: "_Request") -> None:
+        """Notes the login that an answer brought; forgets the one that it refused.
 
         Raises:
             DatastoreRefused: the password itself was refused.
@@ -179,8 +183,9 @@ class HttpsFolder:
             if request.status != http.client.UNAUTHORIZED:
                 self._cookie, self._used = request.cookie or self._cookie, time.monotonic()
                 return
-            expired, self._cookie = self._cookie, ""
-        if not expired:
+            if sent == self._cookie:  # else another request has logged in meanwhile
+                self._cookie = ""
+        if not sent:
             access = self._access
             raise DatastoreRefused(
                 f"{access.host}:{access.port} refuses {access.user} on the datastore {access.datastore}.",
