@@ -106,7 +106,7 @@ def estimate(vm: SourceVm) -> Estimate:
     last_changes = 5.0
     if doubt := old_host(vm):
         last_changes = total / COPY_BYTES_PER_SECOND
-        notes.append(f"Every round, and the last changes too, copy the disks in full: {doubt}.")
+        notes.append(f"Every round, and the last changes too, compare the disks in full: {doubt}.")
     parts = {"shutdown": costs.shutdown, "last changes": last_changes, "morph": costs.morph, "start": costs.start}
     return Estimate(
         base_bytes=total,

@@ -76,7 +76,7 @@ def dirty_rate(last: Round) -> float:
 
 
 def in_doubt(rounds: Sequence[Round]) -> bool:
-    """Whether two rounds behind the base had to copy in full: the last changes would have to, too."""
+    """Whether two rounds behind the base had to look at everything: the last changes would have to, too."""
     return len(rounds) >= 3 and {one.kind for one in rounds[-3:]} == {"base"}
 
 
@@ -100,7 +100,7 @@ def predict(rounds: Sequence[Round], costs: Costs = Costs()) -> dict[str, float]
     """
     last = rounds[-1]
     doubted = in_doubt(rounds)
-    changed = last.changed_bytes if doubted else dirty_rate(last) * (last.seconds + costs.shutdown)
+    changed = last.copied_bytes if doubted else dirty_rate(last) * (last.seconds + costs.shutdown)
     overhead = max(0.0, min(last.seconds - last.copy_seconds, 30.0))
     parts = {"shutdown": costs.shutdown, "last changes": changed / copy_rate(rounds) + overhead}
     return parts | {"morph": costs.morph, "start": costs.start}
@@ -143,7 +143,7 @@ def _decide(rounds: Sequence[Round], plan: MigrationPlan, downtime: float) -> tu
             )
     if in_doubt(rounds):
         return "not-converging", (
-            f"change tracking is in doubt, so {last.changed_bytes / 1e6:.1f} MB were copied in full once more; {fits}."
+            f"change tracking is in doubt, so {last.copied_bytes / 1e6:.1f} MB were compared once more; {fits}."
         )
     if len(rounds) >= plan.max_rounds:
         return "enough", f"the plan allows {plan.max_rounds} rounds in a run; {changed}, {fits}."

@@ -1,6 +1,7 @@
 """Whether changes since a disk's base can be believed; every reason that they can't has a name. Pure.
 
-The reasons are what change tracking is known to lie after, or not to survive. A disk in doubt is copied in full.
+The reasons are what change tracking is known to lie after, or not to survive. A disk in doubt is compared with
+its image in full.
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Reason(StrEnum):
 
 
 class Doubt(NamedTuple):
-    """Why a disk is copied in full."""
+    """Why a disk is compared in full."""
 
     reason: Reason
     text: str

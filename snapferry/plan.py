@@ -96,6 +96,7 @@ class OnDoubt(StrEnum):
     """What to do where change tracking can't be trusted for the last changes, while the VM is off."""
 
     ROLL_BACK = "roll_back"
+    COMPARE = "compare"
     COPY = "copy"
 
 
@@ -206,7 +207,7 @@ class MigrationPlan(Frozen):
     """`gate` goes on to the gate and says so; `hold` keeps the VM warm and waits for the next run."""
     on_doubt: OnDoubt = OnDoubt.ROLL_BACK
     """What to do if change tracking is doubted after the power-off: `roll_back` puts the source back in service;
-    `copy` copies the disk in full while the VM is off, which may take hours."""
+    `compare` compares it with its image and `copy` copies it in full while the VM is off, which may take hours."""
     gate: bool = True
     """Whether a person has to approve the cutover."""
     gate_timeout_seconds: Seconds = Field(7 * 86400, gt=0, alias="gate_timeout")

@@ -72,12 +72,14 @@ class DiskResult(Frozen):
     read_bytes: int
     zero_bytes: int
     seconds: float
+    differing_bytes: int | None = None
+    """What differed from the image and was written, where every block was compared; None where none was."""
     route: str = ""
     """By which way the bytes came; see `plan.Route`."""
     detour: str = ""
     """Which ways failed before, and why; empty where the first one did it."""
     doubt: str = ""
-    """Why every block was copied although there was a base; empty where the delta was trusted."""
+    """Why every block was looked at although there was a base; empty where the delta was trusted."""
 
 
 class RoundResult(Frozen):
@@ -128,6 +130,9 @@ class DiskRecord(Frozen):
     """When that snapshot was taken, by vCenter's clock."""
     copy_id: str = ""
     """Random name of the base copy, new each time one starts from nothing: a journal speaks of one copy only."""
+    whole: bool = False
+    """Whether the copy under way reads the whole disk, because the allocation map isn't believed: whoever goes on with
+    it doesn't believe the map either."""
     round: int = 0
 
 
@@ -255,6 +260,7 @@ def base_of_image(disk: DiskRecord) -> dict[str, dict[str, str]]:
             "SNAPSHOT": disk.snapshot,
             "TAKEN": disk.taken.isoformat() if disk.taken else "",
             "COPY": disk.copy_id,
+            "WHOLE": "yes" if disk.whole else "",
             "ROUND": str(disk.round),
             "AT": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -310,6 +316,7 @@ def read_disk(image: Image) -> DiskRecord | None:
             snapshot=base.get("SNAPSHOT"),
             taken=datetime.fromisoformat(base.get("TAKEN")) if base.get("TAKEN") else None,
             copy_id=base.get("COPY"),
+            whole=base.get("WHOLE") == "yes",
             round=base.number("ROUND") or 0,
         )
     except (ValueError, ValidationError, zlib.error) as error:

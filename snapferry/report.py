@@ -36,7 +36,7 @@ class ReportRound(Frozen):
     predicted_downtime_seconds: float | None
     decision: str | None
     doubts: tuple[str, ...] = ()
-    """Of each disk that was copied in full although there was a base: its label, and why."""
+    """Of each disk that was compared in full although there was a base: its label, why, and how much differed."""
     routes: tuple[str, ...] = ()
     """Of each disk: its label, by which route it was read, and why not by another that failed before."""
 
@@ -109,9 +109,15 @@ def _round(one: RoundResult) -> ReportRound:
         bytes_per_second=one.bytes_per_second,
         predicted_downtime_seconds=one.predicted_downtime_seconds,
         decision=one.verdict.decision if one.verdict else None,
-        doubts=tuple(f"{disk.label}: {disk.doubt}" for disk in one.disks if disk.doubt),
+        doubts=tuple(f"{disk.label}: {_doubt(disk)}" for disk in one.disks if disk.doubt),
         routes=tuple(f"{disk.label}: {_route(disk)}" for disk in one.disks if disk.route),
     )
+
+
+def _doubt(disk: DiskResult) -> str:
+    if disk.differing_bytes is None:
+        return disk.doubt
+    return f"{disk.doubt}; of {disk.read_bytes / 1e6:,.1f} MB, {disk.differing_bytes / 1e6:,.1f} MB differed"
 
 
 def _route(disk: DiskResult) -> str:
@@ -133,12 +139,12 @@ def rounds_table(rounds: Sequence[RoundResult]) -> str:
             f" {one.seconds:.1f} s | {one.bytes_per_second / 1e6:,.0f} MB/s | {downtime} | {decision} |"
         )
     doubts = [
-        f"- Round {one.number}, {disk.label}: {disk.doubt}." for one in rounds for disk in one.disks if disk.doubt
+        f"- Round {one.number}, {disk.label}: {_doubt(disk)}." for one in rounds for disk in one.disks if disk.doubt
     ]
     detours = [
         f"- Round {one.number}, {disk.label}: by {_route(disk)}." for one in rounds for disk in one.disks if disk.detour
     ]
-    lines += ["", "Copied in full, because:", *doubts] if doubts else []
+    lines += ["", "Compared in full, because:", *doubts] if doubts else []
     return "\n".join(lines + (["", "Read by another route:", *detours] if detours else []))
 
 
@@ -166,7 +172,7 @@ def report_markdown(report: Report) -> str:
 
 def _doubts(report: Report) -> str:
     lines = [f"- Round {one.number}, {_cell(doubt)}." for one in report.rounds for doubt in one.doubts]
-    return "\n".join(["## Copied in full, because", "", *lines, "", ""]) if lines else ""
+    return "\n".join(["## Compared in full, because", "", *lines, "", ""]) if lines else ""
 
 
 def _routes(report: Report) -> str:

@@ -17,7 +17,7 @@ from snapferry.doubt import Doubt, History, Reason, doubt_of
 from snapferry.errors import SnapferryError
 from snapferry.lease import Lease
 from snapferry.migration import Migration
-from snapferry.plan import Route
+from snapferry.plan import OnDoubt, Route
 from snapferry.readers import RouteFailed
 from snapferry.record import BaseState, DiskRecord, DiskResult, base_of_image
 from snapferry.routes import Way, ways_to
@@ -26,7 +26,7 @@ from snapferry.transfer import Copied, Extents, FileJournal, NoJournal, RateLimi
 from snapferry.vmdk import VmdkError
 from snapferry.vsphere.models import SourceDisk
 from snapferry.watch import Watch
-from snapferry.writers import FlushFailed, RawFileWriter
+from snapferry.writers import ComparingWriter, FlushFailed, RawFileWriter
 
 
 def state_folder() -> Path:
@@ -63,10 +63,24 @@ class Work(NamedTuple):
     outdated: Extents | None = None
     """What changed since a base copy that had to end: its other blocks still count. None where none of it counts."""
 
+    whole: bool = False
+    """Whether the whole disk is read because the allocation map isn't believed."""
+
     @property
     def is_delta(self) -> bool:
         """Whether the image holds a base that the extents are changes of."""
         return self.record.state == BaseState.WARM and not self.doubt
+
+    def is_compared(self, on_doubt: OnDoubt, *, off: bool) -> bool:
+        """Whether each block is held against what the image holds, and only what differs is written.
+
+        Args:
+            on_doubt: what the plan says of a VM that is off.
+            off: whether it is.
+        """
+        if self.is_delta or self.record.state == BaseState.EMPTY:
+            return False
+        return not off or on_doubt == OnDoubt.COMPARE
 
 
 def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
@@ -108,13 +122,14 @@ def _work(changes: Changes, disk: SourceDisk, record: DiskRecord, doubt: Doubt |
     if changed is not None and record.state == BaseState.WARM:
         return Work(disk, record, changed, Extents.empty(), "")
     extents = Extents.whole(disk.capacity_bytes)
-    if not doubt or not doubt.voids_the_map:
+    map_counts = not (doubt and doubt.voids_the_map) and not record.whole
+    if map_counts:
         try:
             extents = changes.since(None)
         except vsphere.ChangesUnknown as error:
             doubt = doubt or _unknown(error)
     zeros = Extents.empty() if record.state == BaseState.EMPTY else extents.complement(disk.capacity_bytes)
-    return Work(disk, record, extents, zeros, doubt.text if doubt else "", changed)
+    return Work(disk, record, extents, zeros, doubt.text if doubt else "", changed, whole=not map_counts)
 
 
 def _unknown(error: vsphere.ChangesUnknown) -> Doubt:
@@ -136,7 +151,7 @@ def copy_disks(
     def one_disk(work: Work) -> DiskResult:
         path = _image_path(migration, work)
         journal, lost = _begin(migration, point, work, path, lease)
-        result = _copy_disk(migration, work, path, journal, limiter, lease, watch, readers)
+        result = _copy_disk(copying, work, path, journal)
         if commit:
             _commit(migration, point, work, lease)
             journal.clear()
@@ -146,6 +161,7 @@ def copy_disks(
         DiskReaders(migration, point.snapshot, point.disks, watch.stop) as readers,
         ThreadPoolExecutor(max_workers=len(works), thread_name_prefix="disk") as pool,
     ):
+        copying = _Copying(migration, not point.snapshot, lease, watch, limiter, readers)
         futures = [pool.submit(one_disk, work) for work in works]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -181,7 +197,7 @@ def _begin(migration: Migration, point: Point, work: Work, path: Path, lease: Le
     record = work.record
     if work.is_delta:
         return _journal(migration, work, path, point.snapshot, record.copy_id), ""
-    began = {"snapshot": point.snapshot, "change_id": work.disk.change_id, "taken": point.taken}
+    began = {"whole": work.whole, "snapshot": point.snapshot, "change_id": work.disk.change_id, "taken": point.taken}
     journal = _journal(migration, work, path, point.snapshot, record.copy_id)
     goes_on = work.outdated is not None and _takes_up(journal, migration, work, path)
     if not goes_on:
@@ -231,29 +247,36 @@ def _journal(
     return FileJournal(state_folder() / "journals" / name, identity)
 
 
-def _copy_disk(
-    migration: Migration,
-    work: Work,
-    path: Path,
-    journal: Journal,
-    limiter: RateLimiter | None,
-    lease: Lease,
-    watch: Watch,
-    readers: DiskReaders,
-) -> DiskResult:
-    disk, started = work.disk, time.monotonic()
+class _Copying(NamedTuple):
+    """What the copies of one round's disks share."""
+
+    migration: Migration
+    off: bool
+    """Whether the VM is off, and waits for its last changes."""
+    lease: Lease
+    watch: Watch
+    limiter: RateLimiter | None
+    readers: DiskReaders
+
+
+def _copy_disk(copying: _Copying, work: Work, path: Path, journal: Journal) -> DiskResult:
+    migration, watch, disk, started = copying.migration, copying.watch, work.disk, time.monotonic()
     meter = watch.disk(disk.key, disk.label, work.extents.subtract(journal.done()).total_bytes)
+    comparing: ComparingWriter | None = None
 
     def by_route(route: Route) -> Copied:
-        with closing(readers.open(route, disk)) as reader:
+        with closing(copying.readers.open(route, disk)) as reader:
             return pump(
-                reader, writer, work.extents, zeros=work.zeros, stop=watch.stop, limiter=limiter, journal=journal,
-                progress=meter,
+                reader, comparing or image, work.extents, zeros=work.zeros, stop=watch.stop, limiter=copying.limiter,
+                journal=journal, progress=meter,
             )  # fmt: skip
 
-    with closing(RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)) as writer:
-        lease.check()  # from here on no other run can open the image
+    image = RawFileWriter(path, disk.capacity_bytes, pristine=work.record.state == BaseState.EMPTY)
+    with closing(image):
+        copying.lease.check()  # from here on no other run can open the image
         try:
+            if work.is_compared(migration.plan.on_doubt, off=copying.off):
+                comparing = ComparingWriter(image)
             copied, route, detour = _by_any_route(_ways(migration, work), by_route, disk, watch)
         except FlushFailed:
             journal.clear()  # a storage that loses writes isn't trusted with what it took before
@@ -266,6 +289,7 @@ def _copy_disk(
         read_bytes=copied.read_bytes,
         zero_bytes=copied.zero_bytes,
         seconds=time.monotonic() - started,
+        differing_bytes=comparing.differing_bytes if comparing else None,
         route=route,
         detour=detour,
     )
@@ -310,6 +334,7 @@ def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> Non
     lease.check()
     update = {
         "state": BaseState.WARM,
+        "whole": False,
         "change_id": work.disk.change_id,
         "snapshot": point.snapshot,
         "taken": point.taken,

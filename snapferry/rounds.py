@@ -122,7 +122,7 @@ def _doubt_used_images(migration: Migration, lease: Lease, watch: Watch) -> None
                 "Terminate it, or abandon this migration: an image can't take a disk's changes while it is used.",
             )
         if image.state != ImageState.DISABLED:
-            watch.step("image", f"{image.name} was enabled by somebody: it will be copied in full")
+            watch.step("image", f"{image.name} was enabled by somebody: it will be compared in full")
             lease.check()
             diverged = disk.model_copy(update={"state": BaseState.DIVERGED, "change_id": None})
             opennebula.update_image(migration.target, image.id, base_of_image(diverged))
@@ -196,17 +196,18 @@ def copy_last_changes(migration: Migration, lease: Lease, watch: Watch) -> Round
 def _answer_doubt(migration: Migration, works: list[Work], watch: Watch) -> None:
     """What the plan says of a disk whose last changes can't be trusted: says what its full copy takes, or ends it."""
     for work in works:
-        if work.doubt and migration.plan.on_doubt == OnDoubt.COPY:
+        if work.doubt and migration.plan.on_doubt != OnDoubt.ROLL_BACK:
             size = work.extents.total_bytes
             seconds = size / copy_rate(migration.planned.rounds)
-            told = f"copied in full, {size / 1e6:.0f} MB in about {seconds:.0f} s, because {work.doubt}"
+            done = "compared" if migration.plan.on_doubt == OnDoubt.COMPARE else "copied"
+            told = f"{done} in full, {size / 1e6:.0f} MB in about {seconds:.0f} s, because {work.doubt}"
             watch.step("doubt", f"{work.disk.label}: {told}")
         elif work.doubt:
             raise SourceError(
                 f"{migration.vm.name}: change tracking can't be trusted for the last changes of {work.disk.label}"
-                f" ({work.doubt}), and a full copy would keep the VM off for long.",
-                "Run `snapferry presync`, which copies in full while the VM runs; then cut over again. A plan with"
-                " `on_doubt: copy` copies in full during the downtime instead.",
+                f" ({work.doubt}), and to compare it in full would keep the VM off for long.",
+                "Run `snapferry presync`, which compares in full while the VM runs; then cut over again. A plan with"
+                " `on_doubt: compare` does so during the downtime instead.",
             )
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -72,6 +73,37 @@ class RawFileWriter:
             # the disk works while the next blocks come in, so that a flush has little left to wait for
             linux.start_writeback(self._fd, 0, 0)
             self._unsent_bytes = 0
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fills the view with what the image holds from the offset on.
+
+        Raises:
+            WriteFailed: it can't be read, or a range that isn't on the disk.
+        """
+        self._check(offset, view.nbytes)
+        while view:
+            try:
+                got = os.preadv(self._fd, [view], offset)
+            except OSError as error:
+                raise WriteFailed(
+                    f"{self._path}: reading at offset {offset} failed: {error.strerror}.",
+                    "Look at the storage (kernel log, mounts), then run again.",
+                ) from error
+            view, offset = view[got:], offset + got
+
+    def data_runs(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of what lies outside the file's holes in a range; see lseek(2), SEEK_DATA."""
+        while start < end:
+            try:
+                low = os.lseek(self._fd, start, os.SEEK_DATA)
+                high = os.lseek(self._fd, low, os.SEEK_HOLE)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return  # nothing but a hole is left
+                low, high = start, end  # a file system that can't tell
+            if low < end:
+                yield low, min(high, end)
+            start = high
 
     def zero(self, offset: int, length: int) -> None:
         """Makes the range read as zeros: as a hole, or with zeros written where the file system has no holes.
@@ -144,6 +176,8 @@ class RawFileWriter:
                 f"{self._path}: the file has {size} bytes, but the disk has {self._capacity}.",
                 "It isn't a raw image made for this disk; check the image, and prepare the migration again.",
             )
+        if size == self._capacity:
+            return
         try:
             os.ftruncate(self._fd, self._capacity)
         except OSError as error:

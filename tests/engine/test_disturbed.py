@@ -1,6 +1,8 @@
 """What others do to the VM between and during rounds: what voids a base is said, what doesn't is waited for."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from .support import assert_equal
 pytestmark = pytest.mark.slow
 
 BACKUP = "nightly backup"
+SPOILT_BYTES = 128 << 10
 
 
 def reset(lab: Lab, _: Migration) -> None:
@@ -46,11 +49,19 @@ def restart_by_ha(lab: Lab, _: Migration) -> None:
     lab.control.set_fault("event", vm="web01", type="com.vmware.vc.ha.VmRestartedByHAEvent")
 
 
+def spoil(migration: Migration) -> None:
+    """Bytes of the first image become others, as what a change query lies about."""
+    image = opennebula.read_image(migration.target, migration.planned.disks[0].image_id)
+    with Path(image.source).open("r+b") as file:
+        file.seek(1 << 20)
+        file.write(os.urandom(SPOILT_BYTES))
+
+
 def cant_tell(lab: Lab, _: Migration) -> None:
     lab.control.set_fault("method", method="QueryChangedDiskAreas", fault="FileFault", times=1)
 
 
-def test_a_base_in_doubt_is_copied_in_full_with_its_reason_and_then_counts_again(lab: Lab, ends: Ends) -> None:
+def test_a_base_in_doubt_is_compared_in_full_with_its_reason_and_then_counts_again(lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab)
     prepare(migration, Watch())
     run_round(migration, Watch())
@@ -63,9 +74,14 @@ def test_a_base_in_doubt_is_copied_in_full_with_its_reason_and_then_counts_again
     )
     for disturb, says in disturbances:
         disturb(lab, migration)
+        spoil(migration)
         result = run_round(migration, Watch())
-        assert (result.kind, says in result.disks[0].doubt) == ("base", True), says
-        assert result.disks[0].read_bytes >= 12 << 20
+        first, second = result.disks
+        assert (result.kind, says in first.doubt) == ("base", True), says
+        assert first.read_bytes >= 12 << 20
+        assert first.differing_bytes is not None
+        assert SPOILT_BYTES <= first.differing_bytes < first.read_bytes
+        assert (second.differing_bytes is None) == (not second.doubt)
     after = run_round(migration, Watch())
     assert (after.kind, [one.doubt for one in after.disks]) == ("delta", ["", ""])
     cut_over(migration, Watch())

@@ -156,7 +156,8 @@ def test_a_frontend_that_is_away_doesnt_keep_the_source_off(lab: Lab, ends: Ends
     assert ends.migration(lab).planned.phase == Phase.ROLLED_BACK
 
 
-def test_doubt_found_after_the_power_off_is_answered_as_the_plan_says(lab: Lab, ends: Ends) -> None:
+@pytest.mark.parametrize("on_doubt", ["compare", "copy"])
+def test_doubt_found_after_the_power_off_is_answered_as_the_plan_says(on_doubt: str, lab: Lab, ends: Ends) -> None:
     migration = ends.migration(lab)
     warm(migration)
 
@@ -172,7 +173,7 @@ def test_doubt_found_after_the_power_off_is_answered_as_the_plan_says(lab: Lab, 
         warm(migration)
     assert down[0] < down[1] < down[2]
 
-    migration = ends.migration(lab, on_doubt="copy")
+    migration = ends.migration(lab, on_doubt=on_doubt)
     told: list[str] = []
 
     def look(name: str, detail: str) -> None:
@@ -183,6 +184,7 @@ def test_doubt_found_after_the_power_off_is_answered_as_the_plan_says(lab: Lab, 
 
     final = cut_over(migration, Watch(on_step=look)).final
     assert final and all(disk.doubt for disk in final.disks)
+    assert [disk.differing_bytes is not None for disk in final.disks] == [on_doubt == "compare"] * 2
     assert len(told) == 2 and "MB in about" in told[0]
     assert build_report(migration).rolled_back_seconds == down[2]
     assert_equal(lab, migration)

@@ -99,6 +99,34 @@ def test_a_killed_round_resumes_without_copying_twice(lab: Lab, ends: Ends) -> N
     assert_equal(lab, migration)
 
 
+def test_a_killed_comparison_goes_on_and_writes_only_what_differs(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    prepare(migration, Watch())
+    run_round(migration, Watch())
+    before = lab.control.counters().nfc_bytes["web01/2000"]
+    lab.control.set_fault("reset_change_tracking", vm="web01")
+    kill_at_half(lab, ends)
+    migration = ends.migration(lab)
+    spoil(migration)
+    result = run_round(migration, Watch())
+    large = result.disks[0]
+    assert large.changed_bytes == migration.vm.disks[0].capacity_bytes  # the map isn't believed by the next run either
+    assert result.kind == "base" and large.differing_bytes is not None
+    assert lab.control.counters().nfc_bytes["web01/2000"] - before <= large.changed_bytes + INTERVAL + IN_FLIGHT
+    assert large.read_bytes <= large.changed_bytes - INTERVAL
+    assert 0 < large.differing_bytes < large.read_bytes / 2
+    cut_over(migration, Watch())
+    assert_equal(lab, migration)
+
+
+def spoil(migration: Migration) -> None:
+    """Writes to the end of the large disk's image, which the killed run hadn't reached."""
+    disk = migration.planned.disks[0]
+    with Path(opennebula.read_image(migration.target, disk.image_id).source).open("r+b") as file:
+        file.seek(disk.capacity_bytes - 100_000)
+        file.write(b"this was somebody" * 1000)
+
+
 @pytest.mark.parametrize("made_again", [False, True])
 def test_a_base_whose_snapshot_is_gone_is_finished_from_another(made_again: bool, lab: Lab, ends: Ends) -> None:
     migration = killed_at_half(lab, ends)
