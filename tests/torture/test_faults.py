@@ -51,6 +51,7 @@ from .scenes import (
     assert_source_untouched,
     backed_up,
     go_on,
+    has_room,
     move,
 )
 from .storage import failing_storage, small_storage
@@ -196,6 +197,8 @@ def endure(site: Lab, ends: Ends, vm: str, scenes: list[Scene], rng: Random, ste
         refused = error
     site.control.clear_faults()
     wait_for(lambda: not backed_up(site, vm), 20, "the backup's end")
+    if any(scene.fault == "datastore_full" for scene in scenes):
+        wait_for(lambda: has_room(reopen()), 20, "vCenter's notice that there is room again")
     if refused:
         assert_named(refused)
         if not any(scene.fault == "power_off" for scene in scenes):
