@@ -24,7 +24,8 @@ def command(
     """Shows each move: where the VM is in service, its phase, what comes next, what to do.
 
     Read from the two ends themselves, not from Prefect; changes nothing. Names a run that died, and what
-    [bold]snapferry reconcile[/] would repair. Ends with 1 where a VM isn't in service at exactly one end.
+    [bold]snapferry reconcile[/] would repair. Ends with 1 where a VM isn't in service at exactly one end, unless a
+    live run cuts it over.
 
     [bold]Example:[/] snapferry status web01
     """

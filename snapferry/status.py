@@ -111,6 +111,11 @@ def _is_cutting_over(record: MigrationRecord, holder: Holder | None) -> bool:
     return record.phase == Phase.CUTTING_OVER and holder is not None and not holder.dead
 
 
+def _rests(machine: Machine) -> bool:
+    """Whether it doesn't run, and waits for somebody to resume it."""
+    return opennebula.is_resting(opennebula.state_of(machine))
+
+
 def _only_template(record: MigrationRecord) -> bool:
     """Whether the plan wanted a template at the target, and no machine."""
     return record.phase == Phase.MIGRATED and record.cutover is not None and record.cutover.machine_id is None
@@ -122,7 +127,7 @@ def _service(record: MigrationRecord, source_state: str, machine: Machine | None
         return "not known: vCenter wasn't asked"
     state = opennebula.state_name(machine) if machine else ""
     if machine and source_state == "running":
-        if state == "RUNNING":
+        if not _rests(machine):
             return f"at BOTH ends: the source runs, and so does VM {machine.id} at OpenNebula"
         return f"at vCenter, though it was migrated: the source runs, and VM {machine.id} at OpenNebula is {state}"
     if machine:
@@ -141,7 +146,7 @@ def _outlook(
 ) -> tuple[str, str]:
     """What happens next, and what a person should do."""
     if machine and source_state == "running":
-        if opennebula.state_name(machine) != "RUNNING":
+        if _rests(machine):
             return (
                 "Nothing by itself; users write to the source again, which is older.",
                 f"Power the source off in vCenter before VM {machine.id} is started: both have the same addresses.",
@@ -168,7 +173,7 @@ def _outlook(
 
 
 def _migrated(record: MigrationRecord, source_state: str, machine: Machine | None) -> tuple[str, str]:
-    if machine and opennebula.state_name(machine) == "RUNNING":
+    if machine and not _rests(machine):
         return "Nothing; it is done.", "Delete the source when nobody needs it any more."
     if machine:
         return "Nothing; it is done.", f"If it should run: `onevm resume {machine.id}`. Never the source: it is older."

@@ -60,7 +60,7 @@ from snapferry.opennebula.networks import (
 )
 from snapferry.opennebula.placement import check_placement, image_path
 from snapferry.opennebula.rights import missing_rights
-from snapferry.opennebula.states import has_run, state_name
+from snapferry.opennebula.states import has_run, is_resting, state_name, state_of
 from snapferry.opennebula.templates import (
     create_template,
     delete_template,
@@ -114,6 +114,7 @@ __all__ = [
     "has_run",
     "image_path",
     "instantiate",
+    "is_resting",
     "list_datastores",
     "list_images",
     "list_machines",
@@ -133,6 +134,7 @@ __all__ = [
     "rename_image",
     "resume",
     "state_name",
+    "state_of",
     "terminate_hard",
     "unlock_template",
     "update_image",

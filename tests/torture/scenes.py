@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, NamedTuple
 
-from snapferry import opennebula
+from snapferry import opennebula, vsphere
 from snapferry.cutover import cut_over
 from snapferry.errors import RolledBack, SnapferryError
 from snapferry.lab import Lab
@@ -189,6 +189,12 @@ def backed_up(site: Lab, vm: str) -> bool:
     """Whether a backup job's snapshot hangs on the source now."""
     vms = site.control.inventory().vms
     return any("backup" in name for one in (vm, f"{vm}-migrated") if one in vms for name in vms[one].snapshots)
+
+
+def has_room(migration: Migration) -> bool:
+    """Whether vCenter tells that the source's datastores aren't full; it asks the hosts now and then."""
+    spaces = vsphere.datastore_space(migration.source, migration.vm).values()
+    return all(one.free_share > migration.plan.snapshot.least_free for one in spaces)
 
 
 def go_on(reopen: Callable[[], Migration]) -> Migration:

@@ -77,20 +77,19 @@ class Lane:
 
 
 def batches() -> list[object]:
-    """The number of each test and how many kills it makes: a tenth for every day, all in `make torture`."""
-    sizes = [min(BATCH, RUNS - begin) for begin in range(0, RUNS, BATCH)]
-    return [(0, BATCH), *(pytest.param(*one, marks=pytest.mark.torture) for one in enumerate(sizes, 1))]
+    """The first one for every day, the others in `make torture`."""
+    return [0, *(pytest.param(one, marks=pytest.mark.torture) for one in range(1, 1 + -(-RUNS // BATCH)))]
 
 
-@pytest.mark.parametrize(("batch", "runs"), batches())
+@pytest.mark.parametrize("batch", batches())
 def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_is_left(
-    batch: int, runs: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: Summary
+    batch: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: Summary
 ) -> None:
     monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
     chance = random.Random(f"{seed} {batch}")
     groups = cycle(chance.sample(GROUPS, len(GROUPS)))
     outcomes: list[Outcome] = []
-    while (left := runs - sum(bool(one.point) for one in outcomes)) > 0:
+    while (left := BATCH - sum(bool(one.point) for one in outcomes)) > 0:
         begin = len(outcomes)
         names = [f"vm{begin + number}" for number in range(left)]
         vms = tuple(small_vm(name, number) for number, name in enumerate((*names, "pilot")))
@@ -102,8 +101,8 @@ def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_i
         summary("kills", one.group or "none: it was done before", one.point)
     assert not [str(one) for one in outcomes if one.failure]
     hit = Counter(one.group for one in outcomes if one.point)
-    assert hit["copy"] + hit["off-copy"] >= runs / 5, hit  # so of all of them, too
-    assert hit["off-copy"] + hit["off-call"] >= runs / 5, hit
+    assert hit["copy"] + hit["off-copy"] >= BATCH / 5, hit  # so of all of them, too
+    assert hit["off-copy"] + hit["off-call"] >= BATCH / 5, hit
 
 
 def run_all(folder: Path, lab: Lab, kills: dict[str, Kill]) -> Iterator[Outcome]:
