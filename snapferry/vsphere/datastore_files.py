@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from snapferry.vsphere import trust
 from snapferry.vsphere.models import FolderAccess, SourceDisk, SourceVm
 
 if TYPE_CHECKING:
@@ -16,15 +15,6 @@ def folder_access(session: "Session", vm: SourceVm, disk: SourceDisk) -> FolderA
         CertificateNotTrusted: vCenter's certificate isn't the trusted one.
         Unreachable: vCenter doesn't answer.
     """
-    login = session.login
-    context = trust.tls_context(
-        login.host,
-        login.port,
-        ca_pem=login.ca_pem,
-        certificate_sha256=login.certificate_sha256,
-        verify=login.verify,
-        timeout_seconds=login.timeout_seconds,
-    )
-    return FolderAccess(
-        login.host, login.port, context, login.user, login.password, vm.datacenter or "ha-datacenter", disk.datastore
-    )
+    login, context = session.login, session.tls_context()
+    datacenter = vm.datacenter or "ha-datacenter"  # what a lone host calls its own
+    return FolderAccess(login.host, login.port, context, login.user, login.password, datacenter, disk.datastore)

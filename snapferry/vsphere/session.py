@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 from http.client import HTTPException
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLContext
 from threading import Event, Lock
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -164,6 +164,23 @@ class Session:
         now: datetime = self.call("tell its time", instance.CurrentTime, repeatable=True)
         return now
 
+    def tls_context(self) -> SSLContext:
+        """A context that accepts this vCenter's certificate only; asks for it first where it is pinned.
+
+        Raises:
+            CertificateNotTrusted: it isn't the pinned one.
+            Unreachable: vCenter didn't answer.
+        """
+        login = self.login
+        return trust.tls_context(
+            login.host,
+            login.port,
+            ca_pem=login.ca_pem,
+            certificate_sha256=login.certificate_sha256,
+            verify=login.verify,
+            timeout_seconds=login.timeout_seconds,
+        )
+
     def close(self) -> None:
         """Logs out; a later call logs in again."""
         with self._lock:
@@ -185,15 +202,7 @@ class Session:
 
     def _connect(self) -> Any:
         """Finds the version, logs in, and reads the service content."""
-        login = self.login
-        context = trust.tls_context(
-            login.host,
-            login.port,
-            ca_pem=login.ca_pem,
-            certificate_sha256=login.certificate_sha256,
-            verify=login.verify,
-            timeout_seconds=login.timeout_seconds,
-        )
+        login, context = self.login, self.tls_context()
         version = agreed_version(login.host, login.port, context, login.timeout_seconds)
 
         def log_in() -> SoapStubAdapter:
