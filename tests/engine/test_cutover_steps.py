@@ -57,7 +57,7 @@ FAILURES = (
     Failure("shutdown", "method", {"method": "ShutdownGuest", "fault": "HostCommunication", "times": 9}),
     Failure("disconnect NICs", "task", {"method": "ReconfigVM_Task", "fault": "GenericVmConfigFault"}),
     Failure("last changes", "method", {"method": "QueryChangedDiskAreas", "fault": "FileFault"}),
-    Failure("copying", "nfc_open", {"times": 99}),
+    Failure("copying", "one_refuse", {"method": "image.info", "message": "no"}),
     Failure("hand over", "one_refuse", {"method": "image.enable", "message": "no"}),
     Failure("start", "one_refuse", {"method": "template.instantiate", "message": "no"}),
     Failure("release", "one_refuse", {"method": "vm.action", "message": "no"}),
