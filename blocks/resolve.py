@@ -34,6 +34,14 @@ def find_opennebula(name: str = "opennebula", environment: Mapping[str, str] = o
     return _find(OpenNebula, name, environment, "SNAPFERRY_OPENNEBULA_ENDPOINT, _USER and _PASSWORD")
 
 
+def wrong_password(address: str) -> Refused:
+    """The error for a Prefect server that wants another password, or one at all."""
+    return Refused(
+        f"Prefect at {address} refuses this client's password.",
+        "Set PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING.",
+    )
+
+
 def _find(kind: type[_BlockT], name: str, environment: Mapping[str, str], variables: str) -> _BlockT:
     try:
         found = _load(kind, name) or kind.from_environment(environment)
@@ -68,6 +76,10 @@ def _load(kind: type[_BlockT], name: str) -> _BlockT | None:
             f"Prefect at {address} doesn't answer, so the block {kind.__name__} '{name}' can't be read.",
             "Start the server, mend PREFECT_API_URL, or unset it to go by the environment alone.",
         ) from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise wrong_password(address) from error
+        raise
     except ValueError as error:
         if isinstance(error.__cause__, ObjectNotFound):
             return None

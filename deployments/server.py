@@ -7,6 +7,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
+from snapferry.blocks import wrong_password
 from snapferry.errors import Refused
 
 
@@ -15,7 +16,8 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
     """A client of the Prefect server.
 
     Raises:
-        Refused: no address is configured (Prefect would start a server of its own), or nothing answers there.
+        Refused: no address is configured (Prefect would start a server of its own), nothing answers there, or it
+            refuses the password.
     """
     address = PREFECT_API_URL.value()
     if not address:
@@ -30,6 +32,10 @@ def prefect_server() -> Iterator[SyncPrefectClient]:
         raise Refused(
             f"Prefect at {address} doesn't answer: {error}.", "Start the server, or mend PREFECT_API_URL."
         ) from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise wrong_password(address) from error
+        raise
 
 
 def run_url(flow_run_id: object) -> str:

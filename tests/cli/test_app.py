@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -109,6 +111,34 @@ def test_a_dead_prefect_server_is_named(dead_prefect: str, snapferry: Callable[.
     code, _, err = snapferry("migrate", "web01")
     assert code == 3
     assert dead_prefect in err
+    assert "Traceback" not in err
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A server that knows nobody's password."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests aren't logged."""
+
+
+@pytest.mark.parametrize("command", ["migrate", "assess"])
+def test_a_wrong_prefect_password_is_named(command: str, snapferry: Callable[..., tuple[int, str, str]]) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
+            code, _, err = snapferry(command, "web01")
+        server.shutdown()
+    assert code == 3
+    assert "PREFECT_API_AUTH_STRING" in err
     assert "Traceback" not in err
 
 
