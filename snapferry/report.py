@@ -36,7 +36,7 @@ class ReportRound(Frozen):
     predicted_downtime_seconds: float | None
     decision: str | None
     doubts: tuple[str, ...] = ()
-    """Of each disk that was compared in full although there was a base: its label, why, and how much differed."""
+    """Of each disk that was read in full although there was a base: its label, why, and how much differed."""
     routes: tuple[str, ...] = ()
     """Of each disk: its label, by which route it was read, and why not by another that failed before."""
 
@@ -144,7 +144,7 @@ def rounds_table(rounds: Sequence[RoundResult]) -> str:
     detours = [
         f"- Round {one.number}, {disk.label}: by {_route(disk)}." for one in rounds for disk in one.disks if disk.detour
     ]
-    lines += ["", "Compared in full, because:", *doubts] if doubts else []
+    lines += ["", "Read in full, because:", *doubts] if doubts else []
     return "\n".join(lines + (["", "Read by another route:", *detours] if detours else []))
 
 
@@ -172,7 +172,7 @@ def report_markdown(report: Report) -> str:
 
 def _doubts(report: Report) -> str:
     lines = [f"- Round {one.number}, {_cell(doubt)}." for one in report.rounds for doubt in one.doubts]
-    return "\n".join(["## Compared in full, because", "", *lines, "", ""]) if lines else ""
+    return "\n".join(["## Read in full, because", "", *lines, "", ""]) if lines else ""
 
 
 def _routes(report: Report) -> str:

@@ -276,7 +276,7 @@ def _copy_disk(copying: _Copying, work: Work, path: Path, journal: Journal) -> D
         copying.lease.check()  # from here on no other run can open the image
         try:
             if work.is_compared(migration.plan.on_doubt, off=copying.off):
-                comparing = ComparingWriter(image)
+                comparing = ComparingWriter(image, watch.stop)
             copied, route, detour = _by_any_route(_ways(migration, work), by_route, disk, watch)
         except FlushFailed:
             journal.clear()  # a storage that loses writes isn't trusted with what it took before
@@ -297,8 +297,8 @@ def _copy_disk(copying: _Copying, work: Work, path: Path, journal: Journal) -> D
 
 def _ways(migration: Migration, work: Work) -> list[Way]:
     """How the disk's bytes can be reached; the route that served it last goes before those that failed then."""
-    last = next((one for one in reversed(migration.planned.rounds)), None)
-    routes = {one.key: one.route for one in last.disks} if last else {}
+    rounds = migration.planned.rounds
+    routes = {one.key: one.route for one in rounds[-1].disks} if rounds else {}
     whole = work.extents.total_bytes * 2 > work.disk.capacity_bytes or not work.is_delta
     return ways_to(work.disk, migration.vm.power, migration.plan, whole=whole, last=routes.get(work.disk.key, ""))
 

@@ -2,10 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 from threading import Event
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 from snapferry.errors import Stopped
 from snapferry.seams import Block
@@ -13,6 +13,8 @@ from snapferry.transfer import Extents
 from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
 
 _LOOK_SECONDS: Final = 0.2
+
+T = TypeVar("T")
 
 
 class DatastoreReader:
@@ -63,8 +65,11 @@ class DatastoreReader:
         # one more than can be on its way: it holds what waits for the writer
         free = [memoryview(bytearray(self._request_bytes)) for _ in range(2 * self._requests + 1)]
         pool = ThreadPoolExecutor(self._requests, thread_name_prefix="datastore")
+        plans = self._chain.plans(extents)
+        complete = False
         try:
-            for plan in self._chain.plans(extents):
+            # tables are read for a plan, which may take as long as any other request
+            while plan := self._wait(pool.submit(next, plans, None), stop):
                 pieces, edges = plan.in_requests(self._request_bytes)
                 for first, behind in pairwise(edges.tolist()):
                     if stop.is_set():
@@ -79,10 +84,11 @@ class DatastoreReader:
                     ahead.append((pool.submit(self._fill, request), request))
             while ahead:
                 yield from self._next(ahead, free, stop)
+            complete = True
         finally:
-            if ahead:
+            if not complete:
                 self._abort()
-            pool.shutdown(wait=not ahead, cancel_futures=True)  # a request that hangs in a mount can't be ended
+            pool.shutdown(wait=complete, cancel_futures=True)  # a request that hangs in a mount can't be ended
 
     def close(self) -> None:
         """Ends what is being read."""
@@ -97,18 +103,18 @@ class DatastoreReader:
     ) -> Iterator[Block]:
         """The blocks of the request that was sent first."""
         future, request = ahead[0]
-        while True:
-            if stop.is_set():
-                raise Stopped("The read was told to stop.")
-            try:
-                future.result(_LOOK_SECONDS)
-                break
-            except TimeoutError:
-                if future.done():  # its own
-                    raise
+        self._wait(future, stop)
         ahead.popleft()
         yield from request.blocks(request.buffer)
         free.append(request.buffer)
+
+    @staticmethod
+    def _wait(future: "Future[T]", stop: Event) -> T:
+        """What the future gives. Raises Stopped where `stop` is set first."""
+        while not stop.is_set():
+            if wait([future], _LOOK_SECONDS).done:
+                return future.result()
+        raise Stopped("The read was told to stop.")
 
     def _abort(self) -> None:
         for file in self._chain.files:

@@ -36,6 +36,8 @@ _COOKIE: Final = "vmware_soap_session"
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _LONGEST_LINE: Final = 1 << 20
 _LOCK_TRIES: Final = 2
+_LEAST_BYTES: Final = 64 << 10
+"""With less of a range within the time, a server trickles: that is silence, and no progress."""
 
 
 class _Again(Exception):
@@ -124,7 +126,7 @@ class HttpsFolder:
             except (_Again, OSError, http.client.HTTPException) as error:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     raise self._untrusted(error) from error
-                failures = 1 if request.received else failures + 1
+                failures = 1 if request.received >= _LEAST_BYTES else failures + 1
                 at += request.received
                 if failures > len(self._backoff):
                     cause = f"{name} can't be read at byte {at}: {_reason(error)}."
@@ -254,6 +256,7 @@ class _Request:
         self._first = first
         self._last = last
         self._response: http.client.HTTPResponse | None = None
+        self._timeout = 0.0
         self.status = 0
         self.cookie = ""
         self.received = 0
@@ -262,8 +265,7 @@ class _Request:
         """Sends it and reads the answer's head."""
         headers = {"Range": f"bytes={self._first}-{self._last}", "Accept-Encoding": "identity", **headers}
         connection.request("GET", self._target, headers=headers)
-        if connection.sock:
-            connection.sock.settimeout(timeout)
+        self._timeout = timeout
         self._response = connection.getresponse()
         self.status = self._response.status
         with contextlib.suppress(CookieError):
@@ -282,11 +284,18 @@ class _Request:
         if view is None:
             self._response.read(_LONGEST_LINE)
             return size
+        since, came = time.monotonic(), 0
         while self.received < len(view):
-            got = self._response.readinto(view[self.received :])
-            if not got:
+            # readinto would wait for all of it, however slowly it comes
+            data = self._response.read1(min(_LEAST_BYTES, len(view) - self.received))
+            if not data:
                 raise _Again("the answer ended before the range did")
-            self.received += got
+            view[self.received : self.received + len(data)] = data
+            self.received, came, now = self.received + len(data), came + len(data), time.monotonic()
+            if came >= _LEAST_BYTES:
+                since, came = now, 0
+            elif now - since > self._timeout:
+                raise _Again("the answer comes too slowly")
         self._response.read(0)
         return size
 
@@ -297,12 +306,12 @@ class _Request:
         match self.status:
             case http.client.PARTIAL_CONTENT:
                 found = _RANGE.fullmatch(self._response.getheader("Content-Range") or "")
-                if found and (int(found[1]), int(found[2])) == (self._first, self._last):
+                length = self._response.length
+                exact = length == self._last - self._first + 1  # more would be taken for the next answer
+                if found and (int(found[1]), int(found[2])) == (self._first, self._last) and exact:
                     return int(found[3])
-                told = self._response.getheader("Content-Range")
-                raise DatastoreError(
-                    f"{name}: asked for {self._first}-{self._last}, the server answers {told!r}.", _ODD
-                )
+                told = f"{self._response.getheader('Content-Range')!r} with {length} bytes"
+                raise DatastoreError(f"{name}: asked for {self._first}-{self._last}, the server answers {told}.", _ODD)
             case http.client.REQUESTED_RANGE_NOT_SATISFIABLE if self._first == 0:
                 return 0
             case http.client.OK:

@@ -5,10 +5,12 @@ themselves, which is exact, and several times faster than hashing either of them
 """
 
 from collections.abc import Iterator
+from threading import Event
 from typing import Final
 
 import numpy as np
 
+from snapferry.errors import Stopped
 from snapferry.writers.raw import RawFileWriter
 
 _PIECE_BYTES: Final = 2 << 20
@@ -24,13 +26,15 @@ class ComparingWriter:
 
     Args:
         image: closed with this writer.
+        stop: looked at before each piece, since a hole of the source may be as long as the disk.
 
     Raises:
         FlushFailed: the image's storage is failing.
     """
 
-    def __init__(self, image: RawFileWriter) -> None:
+    def __init__(self, image: RawFileWriter, stop: Event) -> None:
         self._image = image
+        self._stop = stop
         self._held = memoryview(bytearray(_PIECE_BYTES))
         self.differing_bytes = 0
         """What was written or zeroed so far, because it differed."""
@@ -45,11 +49,11 @@ class ComparingWriter:
 
         Raises:
             WriteFailed: as `RawFileWriter.write`, and where the image can't be read.
+            Stopped: `stop` was set.
         """
         for at in range(0, data.nbytes, _PIECE_BYTES):
             piece = data[at : at + _PIECE_BYTES]
-            held = self._held[: piece.nbytes]
-            self._image.read_into(offset + at, held)
+            held = self._read(offset + at, piece.nbytes)
             for start, end in differing_runs(piece, held):
                 self._image.write(offset + at + start, piece[start:end])
                 self.differing_bytes += end - start
@@ -60,9 +64,8 @@ class ComparingWriter:
         Raises:
             WriteFailed: as `write`.
         """
-        for start, end in list(self._pieces(offset, offset + length)):
-            held = self._held[: end - start]
-            self._image.read_into(start, held)
+        for start, end in self._pieces(offset, offset + length):
+            held = self._read(start, end - start)
             if np.frombuffer(held, dtype=np.uint8).any():
                 self._image.zero(start, end - start)
                 self.differing_bytes += end - start
@@ -73,6 +76,14 @@ class ComparingWriter:
 
     def close(self) -> None:
         self._image.close()
+
+    def _read(self, offset: int, length: int) -> memoryview:
+        """What the image holds there; the buffer is used again by the next read."""
+        if self._stop.is_set():
+            raise Stopped("The copy was told to stop.", "Run it again: it goes on where it was.")
+        held = self._held[:length]
+        self._image.read_into(offset, held)
+        return held
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """What lies outside the file's holes, in pieces."""

@@ -89,6 +89,11 @@ class RawFileWriter:
                     f"{self._path}: reading at offset {offset} failed: {error.strerror}.",
                     "Look at the storage (kernel log, mounts), then run again.",
                 ) from error
+            if not got:
+                raise WriteFailed(
+                    f"{self._path}: the file ended at offset {offset} while it was read: somebody made it shorter.",
+                    "Find out who writes to the image; then run again.",
+                )
             view, offset = view[got:], offset + got
 
     def data_runs(self, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -70,6 +70,19 @@ class Server(Handler):
         elif act == "grown":
             headers["Content-Range"] = headers["Content-Range"] + "7"
             self.reply(HTTPStatus.PARTIAL_CONTENT, data, "text/plain", headers)
+        elif act == "too long":
+            self.reply(HTTPStatus.PARTIAL_CONTENT, data + b"more", "text/plain", headers)
+        elif act == "trickle":
+            self.send_response(HTTPStatus.PARTIAL_CONTENT)
+            for name, value in (headers | {"Content-Length": str(len(data))}).items():
+                self.send_header(name, value)
+            self.end_headers()
+            for at in range(len(data)):
+                self.wfile.write(data[at : at + 1])
+                self.wfile.flush()
+                if self.release.wait(0.2):
+                    break
+            self.close_connection = True
         elif act in ("cut", "hang"):
             self.send_response(HTTPStatus.PARTIAL_CONTENT)
             for name, value in (headers | {"Content-Length": str(len(data))}).items():
@@ -196,6 +209,7 @@ def test_a_request_that_breaks_is_taken_up_where_it_broke(act: str, open_disk: O
         (["whole"] * 9, DatastoreError, "whole files only"),
         (["another range"] * 9, DatastoreError, "the server answers"),
         (["503"] * 9, DatastoreError, "status 503"),
+        (["too long"] * 9, DatastoreError, "with 5 bytes"),
     ],
 )
 def test_what_a_server_does_wrong_has_a_name(
@@ -211,6 +225,33 @@ def test_a_file_that_grows_while_it_is_read_isnt_trusted(open_disk: Open, server
     server[0].acts += [""] * 2 + ["grown"] * 9
     with pytest.raises(DatastoreError, match="somebody writes to it"):
         read(reader)
+
+
+def test_a_server_that_trickles_is_given_up(open_disk: Open, server: Any, disk: bytes) -> None:
+    reader = open_disk()
+    server[0].acts += ["trickle"] * 40
+    with pytest.raises(DatastoreError, match="too slowly"):
+        read(reader)
+
+
+def test_a_table_that_hangs_stops_within_a_second(open_disk: Open, server: Any, disk: bytes) -> None:
+    reader, stop = open_disk(), threading.Event()
+    server[0].acts += ["hang"] * 20
+    before = len(server[0].log)
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            list(reader.read(Extents.whole(CAPACITY), stop))
+        except Stopped as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: len(server[0].log) > before, 10, "the first table's request")
+    stop.set()
+    thread.join(1)
+    assert failed and not thread.is_alive()
 
 
 def test_a_disk_of_another_size_is_refused(open_disk: Open, disk: bytes) -> None:

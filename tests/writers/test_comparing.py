@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapferry.writers import ComparingWriter, RawFileWriter
+from snapferry.errors import Stopped
+from snapferry.writers import ComparingWriter, RawFileWriter, WriteFailed
 from snapferry.writers.comparing import differing_runs
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -31,7 +33,7 @@ def path(tmp_path: Path, held: bytes) -> Path:
 
 def bring_up_to_date(path: Path, source: bytes) -> int:
     """Writes the whole source; how much of it differed."""
-    writer = ComparingWriter(RawFileWriter(path, CAPACITY))
+    writer = ComparingWriter(RawFileWriter(path, CAPACITY), Event())
     writer.write(0, memoryview(source))
     writer.flush()
     writer.close()
@@ -54,13 +56,33 @@ def test_one_byte_costs_64_kib(path: Path, held: bytes) -> None:
 
 
 def test_zeros_make_holes_only_where_something_else_is(path: Path, held: bytes) -> None:
-    writer = ComparingWriter(RawFileWriter(path, CAPACITY))
+    writer = ComparingWriter(RawFileWriter(path, CAPACITY), Event())
     writer.zero(MIB, CAPACITY - MIB)
     assert writer.differing_bytes == 0
     writer.zero(0, CAPACITY)
     writer.close()
     assert writer.differing_bytes >= MIB
     assert path.read_bytes() == bytes(CAPACITY)
+
+
+def test_a_hole_as_long_as_the_disk_stops_before_its_next_piece(path: Path, held: bytes) -> None:
+    stop = Event()
+    writer = ComparingWriter(RawFileWriter(path, CAPACITY), stop)
+    stop.set()
+    with pytest.raises(Stopped):
+        writer.zero(0, CAPACITY)
+    with pytest.raises(Stopped):
+        writer.write(0, memoryview(held))
+    writer.close()
+    assert path.read_bytes() == held
+
+
+def test_an_image_that_somebody_makes_shorter_is_named(path: Path, held: bytes) -> None:
+    writer = ComparingWriter(RawFileWriter(path, CAPACITY), Event())
+    os.truncate(path, MIB)
+    with pytest.raises(WriteFailed, match="made it shorter"):
+        writer.write(0, memoryview(held))
+    writer.close()
 
 
 @settings(max_examples=60, deadline=None)
