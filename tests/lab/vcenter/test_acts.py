@@ -61,7 +61,8 @@ def test_a_revert_takes_content_and_change_tracking_back(vm: Any, lab: Lab) -> N
     was, at = lab.control.digest(vm.name, 0, "nightly backup"), sequences(vm)
     written = lab.control.last_sequence(vm.name)
     WaitForTask(take(vm, "later").RemoveSnapshot_Task(False))
-    eventually(lambda: lab.control.last_sequence(vm.name) > written, "the guest writes")
+    # a single write may be zeros over zeros, which change nothing
+    eventually(lambda: lab.control.last_sequence(vm.name) > written + 8, "the guest writes")
     assert sequences(vm) > at
     lab.control.power_off(vm.name)
     assert lab.control.digest(vm.name, 0) != was
