@@ -4,12 +4,11 @@ import os
 from collections.abc import Mapping
 from typing import TypeVar, cast
 
-import httpx
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_API_URL
 from pydantic import ValidationError
 
 from snapferry.blocks.opennebula import OpenNebula
+from snapferry.blocks.prefect_api import prefect_address, prefect_server
 from snapferry.blocks.vcenter import VCenter
 from snapferry.errors import Refused
 
@@ -34,14 +33,6 @@ def find_opennebula(name: str = "opennebula", environment: Mapping[str, str] = o
     return _find(OpenNebula, name, environment, "SNAPFERRY_OPENNEBULA_ENDPOINT, _USER and _PASSWORD")
 
 
-def wrong_password(address: str) -> Refused:
-    """The error for a Prefect server that wants another password, or one at all."""
-    return Refused(
-        f"Prefect at {address} refuses this client's password.",
-        "Set PREFECT_API_AUTH_STRING to the server's PREFECT_SERVER_API_AUTH_STRING.",
-    )
-
-
 def _find(kind: type[_BlockT], name: str, environment: Mapping[str, str], variables: str) -> _BlockT:
     try:
         found = _load(kind, name) or kind.from_environment(environment)
@@ -56,31 +47,20 @@ def _find(kind: type[_BlockT], name: str, environment: Mapping[str, str], variab
     if found is None:
         raise Refused(
             f"Prefect knows no block {kind.__name__} named '{name}', and the environment describes none.",
-            f"Create the block in Prefect's UI (Blocks, +), or set {variables}.",
+            f"Create the block in Prefect's UI (Blocks, +; where the type is missing there,"
+            f" `prefect block register -m snapferry.blocks` brings it), or set {variables}.",
         )
     return found
 
 
 def _load(kind: type[_BlockT], name: str) -> _BlockT | None:
-    """The block document; None where Prefect has none, or where no Prefect is configured.
-
-    Without an address Prefect would start a server of its own for the question.
-    """
-    address = PREFECT_API_URL.value()
-    if not address:
+    """The block document; None where Prefect has none, or where no Prefect is configured."""
+    if not prefect_address():
         return None
-    try:
-        return cast(_BlockT, kind.load(name))
-    except httpx.TransportError as error:
-        raise Refused(
-            f"Prefect at {address} doesn't answer, so the block {kind.__name__} '{name}' can't be read.",
-            "Start the server, mend PREFECT_API_URL, or unset it to go by the environment alone.",
-        ) from error
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code == httpx.codes.UNAUTHORIZED:
-            raise wrong_password(address) from error
-        raise
-    except ValueError as error:
-        if isinstance(error.__cause__, ObjectNotFound):
-            return None
-        raise
+    with prefect_server():
+        try:
+            return cast(_BlockT, kind.load(name))
+        except ValueError as error:
+            if isinstance(error.__cause__, ObjectNotFound):
+                return None
+            raise

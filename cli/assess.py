@@ -21,7 +21,8 @@ def command(
 ) -> None:
     """Says what stands in the way of moving VMs, and how long it would take.
 
-    Changes nothing. Without a VM, every VM of the inventory is looked at. Ends with 3 where a VM can't be moved yet.
+    Changes nothing. Without a VM, every VM of the inventory is looked at; the target is looked at where a plan is
+    given. Ends with 3 where a VM can't be moved yet.
 
     [bold]Example:[/] snapferry assess web01 db01
     """
@@ -29,7 +30,7 @@ def command(
     if json:
         show_json(assessments)
     else:
-        _show(assessments)
+        _show(assessments, target=plan is not None)
     if not all(one.ready for one in assessments):
         raise typer.Exit(3)
 
@@ -55,7 +56,7 @@ def _assess_plan(file: Path) -> "list[Assessment]":
         return [assess(source, find_vm(source, plan.vm), plan, target)]
 
 
-def _show(assessments: "list[Assessment]") -> None:
+def _show(assessments: "list[Assessment]", *, target: bool) -> None:
     rows = (
         (
             one.vm.path,
@@ -67,12 +68,15 @@ def _show(assessments: "list[Assessment]") -> None:
         )
         for one in assessments
     )
-    show(table("VM", "ready", ">disks", ">capacity", ">first copy at most", ">downtime", rows=rows))
-    ways = [(one.vm.name, disk.label, one.routes[disk.key]) for one in assessments for disk in one.vm.disks]
+    ready = "ready" if target else "source ready"
+    show(table("VM", ready, ">disks", ">capacity", ">first copy at most", ">downtime", rows=rows))
+    ways = [(one.vm.path, disk.label, one.routes[disk.key]) for one in assessments for disk in one.vm.disks]
     if ways:
         show(table("VM", "disk", "read by", rows=ways))
-    concerns = [(one.vm.name, each.severity, each.text, each.next_step) for one in assessments for each in one.concerns]
+    concerns = [(one.vm.path, each.severity, each.text, each.next_step) for one in assessments for each in one.concerns]
     if concerns:
         show(table("VM", "severity", "concern", "next step", rows=concerns))
     for note in dict.fromkeys(note for one in assessments for note in one.estimate.notes):
-        show(f"[dim]{note}[/]")
+        show(note, style="dim")
+    if not target:
+        show("Only the source was looked at. With a plan, its networks and datastore too: snapferry assess --plan FILE")

@@ -9,8 +9,8 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from snapferry.blocks import find_opennebula, find_vcenter
-from snapferry.deployments import WORK_POOL, prefect_server
+from snapferry.blocks import find_opennebula, find_vcenter, prefect_server
+from snapferry.deployments import WORK_POOL
 from snapferry.doctor import Finding, check_source, check_target
 from snapferry.errors import SnapferryError
 

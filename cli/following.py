@@ -8,6 +8,7 @@ from uuid import UUID
 import typer
 
 from snapferry.cli.output import duration, show_json, size
+from snapferry.command_line import command_line
 from snapferry.errors import PlanError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def plan_of(vm: str) -> dict[str, Any]:
     """
     from prefect.exceptions import ObjectNotFound
 
-    from snapferry.deployments import prefect_server
+    from snapferry.blocks import prefect_server
 
     name = f"migrate-vm/migrate-{slug_of(vm)}"
     with prefect_server() as client:
@@ -46,7 +47,7 @@ def plan_of(vm: str) -> dict[str, Any]:
             return dict(client.read_deployment_by_name(name).parameters)
         except ObjectNotFound as error:
             raise PlanError(
-                f"No plan is deployed for {vm!r}.", f"Run `snapferry plan {vm}`, then `snapferry deploy`."
+                f"No plan is deployed for {vm!r}.", f"Run `{command_line('plan', vm)}`, then `snapferry deploy`."
             ) from error
 
 
@@ -90,7 +91,9 @@ def tell_end(followed: "Followed", json: bool) -> None:
         return
     gate = _gate(followed.flow_run_id) if followed.outcome == "waiting" else None
     if gate:
-        say(f"{gate.vm} waits at the gate. Answer it in the Prefect UI (Resume), or: snapferry approve '{gate.vm}'")
+        say(
+            f"{gate.vm} waits at the gate. Answer it in the Prefect UI (Resume), or: {command_line('approve', gate.vm)}"
+        )
         return
     text = f"{followed.name}: {followed.state}"
     say(f"{text}: {followed.message}" if followed.message else text)

@@ -15,9 +15,9 @@ def _lab() -> None:
 
 @app.command("up")
 def up(
-    file: Annotated[Path | None, typer.Option(metavar="LAB.YAML", help="What it holds; an empty one by default.")] = (
-        None
-    ),
+    file: Annotated[
+        Path | None, typer.Option(metavar="LAB.YAML", help="What it holds; one small VM that writes, by default.")
+    ] = (None),
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where its disks and endpoints.json lie.")] = Path("lab"),
 ) -> None:
     """Starts the lab and keeps it up until Ctrl-C.
@@ -26,4 +26,4 @@ def up(
     """
     from snapferry.lab import LabConfig, run
 
-    run(LabConfig.from_file(file) if file else LabConfig(), folder)
+    run(LabConfig.from_file(file) if file else LabConfig.small(), folder)

@@ -1,5 +1,6 @@
 """A VM's name typed again, before something that can't be taken back."""
 
+import shlex
 import sys
 
 import typer
@@ -20,7 +21,7 @@ def check_typed_name(wanted: str, given: str | None, why: str) -> str:
     """
     if given is None:
         if not sys.stdin.isatty():
-            raise PlanError("Nobody is there to type the VM's name.", f"Say it: --name '{wanted}'.")
+            raise PlanError("Nobody is there to type the VM's name.", f"Say it: --name {shlex.quote(wanted)}.")
         given = str(typer.prompt(f"{why} Type the VM's name ({wanted}) to go on", err=True))
     if given.strip() != wanted:
         raise PlanError(f"{given!r} isn't {wanted!r}.", "Type the VM's name exactly; nothing was done.")

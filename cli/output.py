@@ -23,23 +23,22 @@ def show_json(value: "BaseModel | list[Any] | dict[str, Any]") -> None:
     print(json.dumps(value, indent=2, default=lambda model: model.model_dump(mode="json")))
 
 
-def show(*things: object) -> None:
-    """Prints text, markup or a table on stdout."""
+def show(thing: "str | Table", style: str | None = None) -> None:
+    """Prints text or a table on stdout, just as it is: the name of a VM may look like markup."""
     from rich.console import Console
 
-    Console(highlight=False).print(*things)
+    Console(highlight=False, markup=False).print(thing, style=style)
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]], title: str | None = None) -> "Table":
     """A table for `show`; a column whose name starts with `>` is aligned to the right."""
-    from rich.markup import escape
     from rich.table import Table
 
     made = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
+        made.add_row(*(str(cell) for cell in row))
     return made
 
 

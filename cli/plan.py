@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snapferry.cli.following import say
+from snapferry.command_line import command_line
 from snapferry.errors import PlanError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def command(
             file.write(text)
     except FileExistsError as error:
         raise PlanError(f"{output} is there already.", "Name another file, or say --force.") from error
-    say(f"Written: {output}. Read it, then: snapferry deploy {output}")
+    say(f"Written: {output}. Read it, then: {command_line('deploy', str(output))}")
 
 
 def _roomiest(datastores: "list[Datastore]") -> str:

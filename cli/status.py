@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snapferry.cli.following import slug_of
 from snapferry.cli.output import Json, duration, show, show_json, table
 from snapferry.cli.reconcile import show_discrepancies
+from snapferry.command_line import command_line
 
 if TYPE_CHECKING:
     from snapferry.deployments import Gate
@@ -35,10 +37,13 @@ def command(
     with find_vcenter(vcenter).session() as source, find_opennebula(opennebula).client() as target:
         found = status(source, target, vm)
         wrong = problems(source, target, vm)
+        moves = found if vm is None else status(source, target)
     gates = _gates(vm)
     if json:
         show_json({"migrations": found, "problems": wrong, "gates": gates})
     else:
+        if not found:
+            show(_nothing(vm, moves))
         _show(found, wrong, gates)
     if not all(one.safe for one in found) or any(one.urgent for one in wrong):
         raise typer.Exit(1)
@@ -46,16 +51,20 @@ def command(
 
 def _gates(vm: str | None) -> "list[Gate]":
     """The gates that wait, where a Prefect is configured."""
-    from prefect.settings import PREFECT_API_URL
-
+    from snapferry.blocks import prefect_address
     from snapferry.deployments import waiting_gates
 
-    return [one for one in waiting_gates() if vm in (None, one.vm)] if PREFECT_API_URL.value() else []
+    waiting = waiting_gates() if prefect_address() else []
+    return [one for one in waiting if vm is None or slug_of(vm) == slug_of(one.vm)]
+
+
+def _nothing(vm: str | None, moves: "list[MigrationStatus]") -> str:
+    if not moves:
+        return "No VM is being moved." if vm is None else f"No move of {vm!r} has begun, nor of any other VM."
+    return f"No move of {vm!r} has begun. Begun: {', '.join(sorted(one.vm for one in moves))}."
 
 
 def _show(found: "list[MigrationStatus]", wrong: "list[Discrepancy]", gates: "list[Gate]") -> None:
-    if not found:
-        show("No VM is being moved.")
     for one in found:
         warm = f", warm as of {duration(one.warm_age_seconds)} ago" if one.warm_age_seconds is not None else ""
         run = "none" if one.holder is None else one.holder.describe() + (": DEAD" if one.holder.dead else "")
@@ -68,9 +77,11 @@ def _show(found: "list[MigrationStatus]", wrong: "list[Discrepancy]", gates: "li
             ("next", one.next),
             ("to do", one.advice or "nothing"),
         ]
-        show(table("", one.vm, rows=rows), "" if one.safe else "[red]Not in service at exactly one end.[/]")
+        show(table("", one.vm, rows=rows))
+        if not one.safe:
+            show("Not in service at exactly one end.", style="red")
     if wrong:
         show_discrepancies(wrong)
     for gate in gates:
         until = f" until {gate.expires:%Y-%m-%d %H:%M} UTC" if gate.expires else ""
-        show(f"{gate.vm} waits at the gate{until}: snapferry approve '{gate.vm}'")
+        show(f"{gate.vm} waits at the gate{until}: {command_line('approve', gate.vm)}")

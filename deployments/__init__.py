@@ -3,7 +3,6 @@
 from snapferry.deployments.deploy import WORK_POOL, Deployed, deploy, plan_parameters
 from snapferry.deployments.gates import Gate, answer_gate, waiting_gates
 from snapferry.deployments.runs import Followed, Line, Started, Update, follow, start
-from snapferry.deployments.server import prefect_server
 from snapferry.flows.gate import CutoverAnswer
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "deploy",
     "follow",
     "plan_parameters",
-    "prefect_server",
     "start",
     "waiting_gates",
 ]

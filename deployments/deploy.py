@@ -15,6 +15,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.process import ProcessWorker
 
+from snapferry.blocks import prefect_server
 from snapferry.deployments.heartbeats import (
     AUTOMATION,
     DEAD_SECONDS,
@@ -22,7 +23,6 @@ from snapferry.deployments.heartbeats import (
     ensure_automation,
     environment,
 )
-from snapferry.deployments.server import prefect_server
 from snapferry.errors import PlanError
 from snapferry.flows import abandon_vm, assess_vms, cutover_vm, migrate_vm, presync_vm, reconcile_vms
 from snapferry.flows.cutover import cut_over

@@ -8,7 +8,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, Fl
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import SetStateStatus
 
-from snapferry.deployments.server import prefect_server
+from snapferry.blocks import prefect_server
 from snapferry.errors import Refused
 from snapferry.flows.gate import QUESTION, CutoverAnswer, Question
 from snapferry.plan import Frozen

@@ -22,8 +22,9 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import ArtifactSort, LogSort
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-from snapferry.deployments.server import prefect_server, run_url
+from snapferry.blocks import prefect_server
 from snapferry.errors import Refused, SnapferryError, Stopped
 from snapferry.flows.gate import AWAITING_WINDOW
 from snapferry.flows.progress import DATA
@@ -99,7 +100,7 @@ def start(deployment: str, parameters: Mapping[str, Any] | None = None) -> Start
             run = client.create_flow_run_from_deployment(known.id, parameters=dict(parameters or {}))
         except HTTPStatusError as error:
             raise Refused(f"Prefect doesn't start {deployment}: {_reason(error)}.", "Mend the plan.") from error
-    return Started(flow_run_id=run.id, name=run.name, url=run_url(run.id))
+    return Started(flow_run_id=run.id, name=run.name, url=_url(run.id))
 
 
 def follow(
@@ -137,8 +138,14 @@ def follow(
                 if over or seen.all_of(followed) or monotonic() > ended + LATE_LINES_SECONDS:
                     return followed
             elif over:
-                raise Stopped(f"The run {run.name} goes on.", f"See {run_url(run.id)}.")
+                raise Stopped(f"The run {run.name} goes on.", f"See {_url(run.id)}.")
             stop.wait(POLL_SECONDS)
+
+
+def _url(flow_run_id: object) -> str:
+    """Where a flow run is seen in the Prefect UI."""
+    base = PREFECT_UI_URL.value() or (PREFECT_API_URL.value() or "").removesuffix("/api")
+    return f"{base}/runs/flow-run/{flow_run_id}"
 
 
 def _reason(error: HTTPStatusError) -> str:

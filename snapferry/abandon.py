@@ -1,6 +1,7 @@
 """Gives a migration up: our snapshots and what we made at the target go, the source stays as it is."""
 
 from snapferry import opennebula, vsphere
+from snapferry.command_line import command_line
 from snapferry.errors import Refused
 from snapferry.migration import Migration
 from snapferry.record import Phase
@@ -32,12 +33,13 @@ def abandon(migration: Migration, watch: Watch) -> list[str]:
     if record.phase == Phase.CUTTING_OVER and vm.power != PowerState.ON:
         raise Refused(
             f"{vm.name}: a cutover is under way and the source is off; nothing was removed.",
-            f"Run `snapferry reconcile {record.vm_name}`, which puts the source back in service; then abandon it.",
+            f"Run `{command_line('reconcile', record.vm_name)}`, which puts the source back in service; then abandon"
+            " it.",
         )
     if machine:
         raise Refused(
             f"{vm.name}: VM {machine.id} at OpenNebula uses its images, though it never ran; nothing was removed.",
-            f"Run `snapferry reconcile {record.vm_name}`, which removes it; then abandon the migration.",
+            f"Run `{command_line('reconcile', record.vm_name)}`, which removes it; then abandon the migration.",
         )
     removed = [f"snapshot {one.name} of {vm.name}" for one in vsphere.our_snapshots(vm, record.migration_id)]
     with migration.lease(watch.stop) as lease:

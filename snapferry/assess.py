@@ -81,6 +81,10 @@ def _target_concerns(vm: SourceVm, plan: MigrationPlan, target: opennebula.Clien
         except SnapferryError as error:
             found.append(_critical("network", error.cause, error.next_step))
     try:
+        opennebula.check_name(plan.target_name or vm.name)
+    except SnapferryError as error:
+        found.append(_critical("name", error.cause, error.next_step))
+    try:
         datastore = opennebula.find_datastore(target, plan.image_datastore)
         opennebula.check_space(datastore, sum(disk.capacity_bytes for disk in vm.disks))
     except SnapferryError as error:

@@ -22,24 +22,25 @@ def check_source(session: vsphere.Session, vm: str | None = None) -> list[Findin
     """
     try:
         about = session.about
-        vms = [vsphere.find_vm(session, vm)] if vm else vsphere.list_vms(session)
+        vms = vsphere.list_vms(session)
+        chosen = vsphere.find_vm(session, vm) if vm else next(iter(vms), None)
     except SnapferryError as error:
         return [_bad(error)]
     findings = [Finding(ok=True, what=f"vCenter answers: {about.fullName}.")]
-    if not vms:
+    if chosen is None:
         return [
             *findings,
             Finding(ok=False, what="The inventory shows no VM.", advice="Give the user System.View on them."),
         ]
     findings.append(Finding(ok=True, what=f"{len(vms)} VM(s) can be seen."))
     try:
-        missing = vsphere.missing_privileges(session, vms[0])
+        missing = vsphere.missing_privileges(session, chosen)
     except SnapferryError as error:
         return [*findings, _bad(error)]
     if missing:
-        text = f"On {vms[0].name} the user lacks {', '.join(missing)}."
+        text = f"On {chosen.name} the user lacks {', '.join(missing)}."
         return [*findings, Finding(ok=False, what=text, advice="Give its role these privileges (README, Privileges).")]
-    return [*findings, Finding(ok=True, what=f"All privileges are there on {vms[0].name}.")]
+    return [*findings, Finding(ok=True, what=f"All privileges are there on {chosen.name}.")]
 
 
 def check_target(client: opennebula.Client) -> list[Finding]:

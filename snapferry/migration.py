@@ -7,7 +7,7 @@ from typing import Self
 from snapferry import opennebula, vsphere
 from snapferry.errors import PlanError, Refused
 from snapferry.lease import TAKE_SECONDS, TERM_SECONDS, Lease
-from snapferry.plan import MigrationPlan
+from snapferry.plan import MigrationPlan, vm_name
 from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
 from snapferry.vsphere.models import Snapshot, SourceVm
 
@@ -105,7 +105,7 @@ def _find_vm(plan: MigrationPlan, source: vsphere.Session, target: opennebula.Cl
     try:
         return vsphere.find_vm(source, plan.vm)
     except PlanError:
-        name = plan.vm.rsplit("/", 1)[-1]
+        name = vm_name(plan.vm)
         renamed = [one for one in find_records(target) if one.vm_name == name and one.cutover]
         if not renamed:
             raise
@@ -113,9 +113,14 @@ def _find_vm(plan: MigrationPlan, source: vsphere.Session, target: opennebula.Cl
             vm = vsphere.read_vm(source, renamed[-1].vm_moref)
         except vsphere.VmGone:
             vm = None
-        if vm is None or vm.key != renamed[-1].vm_key:
+        if vm is None or vm.key != renamed[-1].vm_key or not vm.path.startswith(_folder(plan.vm)):
             raise
         return vm
+
+
+def _folder(reference: str) -> str:
+    """What the path of a VM begins with: its folder, where a reference names one."""
+    return reference.rsplit("/", 1)[0] + "/" if reference.startswith("/") else ""
 
 
 def leftover_snapshots(vm: SourceVm, record: MigrationRecord) -> tuple[Snapshot, ...]:

@@ -5,6 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo, available_timezones
 
 import yaml
@@ -286,7 +287,15 @@ class MigrationPlan(Frozen):
     @property
     def slug(self) -> str:
         """The VM's name as it may stand in a deployment's name."""
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.vm.rsplit("/", 1)[-1]).strip("-") or "vm"
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", vm_name(self.vm)).strip("-") or "vm"
+
+
+def vm_name(reference: str) -> str:
+    """The VM's name in a reference to it, which may be an inventory path (`/Vienna/dc1/vm/prod/web01`).
+
+    A name with a slash in it, which vSphere escapes in paths, is no path.
+    """
+    return unquote(reference.rsplit("/", 1)[-1]) if reference.startswith("/") else reference
 
 
 def _mistake(name: str, root: Any, error: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
+from snapferry.command_line import command_line
 from snapferry.cutover import end_attempt, under_way
 from snapferry.errors import LeaseLost, Refused, RolledBack, SnapferryError
 from snapferry.holder import Holder, holder_of
@@ -168,7 +169,8 @@ def _dead_cutover(migration: Migration) -> Discrepancy:
         vm=migration.vm.name,
         what=f"a cutover died at {intent!r}; the source is {_power(migration.vm)}",
         where=f"OpenNebula, template {record.template_id}",
-        needs=f"Run `snapferry reconcile {record.vm_name}`: the source goes on, or the target where its guest has run.",
+        needs=f"Run `{command_line('reconcile', record.vm_name)}`: the source goes on, or the target where its guest"
+        " has run.",
         urgent=migration.vm.power != PowerState.ON,
     )
 
@@ -218,7 +220,7 @@ def _snapshot_case(migration: Migration, snapshot: Snapshot) -> _Case:
         return _Case(found.model_copy(update={"needs": needs}))
 
     if snapshot.moref == record.round_snapshot:
-        needs = f"`snapferry presync {record.vm_name}` goes on from it; `snapferry reconcile` removes it."
+        needs = f"`{command_line('presync', record.vm_name)}` goes on from it; `snapferry reconcile` removes it."
         found = found.model_copy(update={"needs": needs})
 
     def mend() -> None:
@@ -244,7 +246,7 @@ def _images(migration: Migration, resume: bool) -> Iterator[_Case]:
     record, vm = migration.planned, migration.vm
     if record.phase == Phase.PLANNED:
         if not resume:  # else the preparation that follows finishes it
-            needs = f"Run `snapferry presync {record.vm_name}`, which finishes it, or `snapferry abandon`."
+            needs = f"Run `{command_line('presync', record.vm_name)}`, which finishes it, or `snapferry abandon`."
             yield _Case(
                 _at(record, "the template is half made: a preparation died").model_copy(update={"needs": needs})
             )
@@ -341,8 +343,8 @@ def _named(case: _Case) -> Discrepancy:
     """Without repair, what could be mended needs a reconcile, unless it says what else will do."""
     if case.mend is None or case.found.needs:
         return case.found
-    vm = f" {case.found.vm}" if case.found.vm else ""
-    return case.found.model_copy(update={"needs": f"Run `snapferry reconcile{vm}`."})
+    again = command_line("reconcile", *filter(None, [case.found.vm]))
+    return case.found.model_copy(update={"needs": f"Run `{again}`."})
 
 
 def _power(vm: SourceVm) -> str:

@@ -10,6 +10,7 @@ from threading import Event
 from typing import TypeVar
 
 from snapferry import opennebula, vsphere
+from snapferry.command_line import command_line
 from snapferry.errors import LeaseLost, RolledBack, SnapferryError, SourceLeftOff
 from snapferry.lease import Lease
 from snapferry.migration import Migration
@@ -92,8 +93,8 @@ class RollBack:
         name = self.migration.vm.name
         return SourceLeftOff(
             f"{name}: the cutover failed, and so did the roll-back ({failure.cause}).",
-            f"See in OpenNebula that no machine of {name} runs, then run `snapferry cutover` (it ends the"
-            " roll-back) or power the source on in vCenter and connect its NICs.",
+            f"See in OpenNebula that no machine of {name} runs, then run `{command_line('cutover', name)}`"
+            " (it ends the roll-back) or power the source on in vCenter and connect its NICs.",
         )
 
     def _insist(self, step: Callable[[], T]) -> T:

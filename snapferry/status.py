@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from snapferry import opennebula, vsphere
+from snapferry.command_line import command_line
 from snapferry.errors import Refused
 from snapferry.holder import Holder, holder_of
 from snapferry.opennebula.models import Machine
@@ -165,7 +166,7 @@ def _outlook(
     if holder and holder.dead:
         return (
             f"A run died: {holder.describe()}. The next scheduled pre-sync takes it up where it was.",
-            f"Nothing is lost. Run `snapferry presync {record.vm_name}` to go on now.",
+            f"Nothing is lost. Run `{command_line('presync', record.vm_name)}` to go on now.",
         )
     if holder:
         return f"{holder.describe()} works on it.", ""
@@ -199,7 +200,7 @@ def _cutting_over(record: MigrationRecord, machine: Machine | None, holder: Hold
         ends = "it powers the source on again, whose disks are as they were."
     return (
         f"{stopped} Its cutover stopped at {intent!r}; the next scheduled pre-sync ends that.",
-        f"Run `snapferry reconcile {record.vm_name}` now: {ends}",
+        f"Run `{command_line('reconcile', record.vm_name)}` now: {ends}",
     )
 
 
@@ -216,11 +217,11 @@ def _resting(record: MigrationRecord, vm: SourceVm | None, source_state: str) ->
     if record.phase == Phase.ROLLED_BACK:
         return (
             "The next pre-sync copies again what may have been written to at the target.",
-            f"Mend what the cutover failed of (its run in Prefect says it), then `snapferry migrate {name}`.",
+            f"Mend what the cutover failed of (its run in Prefect says it), then `{command_line('migrate', name)}`.",
         )
     if record.phase == Phase.WARM:
-        return "Scheduled pre-syncs keep it warm.", f"Run `snapferry migrate {name}`, or answer its gate."
+        return "Scheduled pre-syncs keep it warm.", f"Run `{command_line('migrate', name)}`, or answer its gate."
     return (
         "The next pre-sync makes the base copy, or takes it up where it stands.",
-        f"Nothing by night; `snapferry presync {name}` starts it now.",
+        f"Nothing by night; `{command_line('presync', name)}` starts it now.",
     )

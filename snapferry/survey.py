@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from snapferry import opennebula, vsphere
 from snapferry.errors import TargetError
 from snapferry.opennebula.models import Image, Machine, Network, Template
+from snapferry.plan import vm_name
 from snapferry.record import MigrationRecord, Phase, read_template_record
 from snapferry.vectors import Vector
 from snapferry.vsphere.models import Snapshot, SourceVm
@@ -105,7 +106,8 @@ def read_records(
 
 def is_of(record: MigrationRecord, vm: str) -> bool:
     """Whether a record is the one of a VM that somebody names: by its name at either end, its path or its UUID."""
-    return vm.rsplit("/", 1)[-1] in (record.vm_name, record.target_name) or record.vm_key.endswith(f"/{vm}")
+    names = {record.vm_name, record.target_name}
+    return not names.isdisjoint({vm, vm_name(vm)}) or record.vm_key.endswith(f"/{vm}")
 
 
 def id_of(attributes: Mapping[str, Any]) -> str:

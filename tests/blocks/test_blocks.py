@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from prefect.blocks.core import Block
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr, ValidationError
 
@@ -138,6 +139,15 @@ def test_a_server_that_is_down_is_no_reason_to_take_the_environment(dead_prefect
         find_vcenter(environment=VCENTER)
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:4200/api", "localhost:4200/api", "http:/host/api", "http://host:port/api"])
+def test_an_address_that_is_none_is_named_with_an_example(address: str) -> None:
+    with (
+        temporary_settings({PREFECT_API_URL: address}),
+        pytest.raises(Refused, match=r"is no address.*http://127\.0\.0\.1:4200/api"),
+    ):
+        find_vcenter(environment=VCENTER)
+
+
 @pytest.mark.slow
 def test_a_block_that_prefect_knows_goes_before_the_environment(prefect_api: str) -> None:
     vcenter(host="from-the-block").save("vcenter-of-a-test", overwrite=True)
@@ -153,3 +163,13 @@ def test_a_block_comes_back_with_its_secret_and_its_type(prefect_api: str) -> No
     loaded = OpenNebula.load("one-of-a-test")
     assert loaded.password.get_secret_value() == "canary"
     assert loaded == block
+
+
+@pytest.mark.slow
+def test_a_server_whose_address_lacks_its_path_is_named(prefect_api: str) -> None:
+    """Prefect's own UI answers every question there with its page."""
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_api.removesuffix("/api")}),
+        pytest.raises(Refused, match="isn't Prefect's API"),
+    ):
+        find_vcenter(environment=VCENTER)

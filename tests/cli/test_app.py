@@ -128,17 +128,17 @@ class Stranger(BaseHTTPRequestHandler):
         """Requests aren't logged."""
 
 
-@pytest.mark.parametrize("command", ["migrate", "assess"])
+@pytest.mark.parametrize("command", ["migrate", "assess", "doctor"])
 def test_a_wrong_prefect_password_is_named(command: str, snapferry: Callable[..., tuple[int, str, str]]) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{server.server_port}/api"}):
-            code, _, err = snapferry(command, "web01")
+            code, out, err = snapferry(command, "web01")
         server.shutdown()
     assert code == 3
-    assert "PREFECT_API_AUTH_STRING" in err
+    assert "PREFECT_API_AUTH_STRING" in out + err
     assert "Traceback" not in err
 
 
