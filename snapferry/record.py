@@ -9,7 +9,7 @@ vector of its own with one writer, because an update replaces whole vectors and 
 | template | `SNAPFERRY_ROUND` | the snapshot of the round under way |
 | template | `SNAPFERRY_ROUNDS` | the rounds so far (compressed JSON) |
 | template | `SNAPFERRY_CUTOVER` | intents of the cutover, each written before its act |
-| template | `SNAPFERRY_DOWNTIME` | what rolled-back cutovers cost so far |
+| template | `SNAPFERRY_DOWNTIME` | what rolled-back cutovers cost so far, and why the last one failed |
 | template | `SNAPFERRY_LEASE` | who holds the VM (`snapferry.lease`) |
 | image | `SNAPFERRY` | which disk of which VM this image takes |
 | image | `SNAPFERRY_BASE` | how much of the disk it holds: the base |
@@ -177,6 +177,8 @@ class MigrationRecord(Frozen):
     """Downtime of all cutovers that were rolled back."""
     rolled_back_at: str = ""
     """When the last of these began: it is added once, however often its roll-back is repeated."""
+    rolled_back_cause: str = ""
+    """Why that one failed."""
 
     @property
     def open(self) -> bool:
@@ -285,11 +287,15 @@ def cutover_of_template(cutover: CutoverRecord) -> dict[str, dict[str, str]]:
     return {"SNAPFERRY_CUTOVER": {"INTENT": cutover.intent, "DETAILS": pack(cutover.model_dump(mode="json"))}}
 
 
-def downtime_of_template(record: MigrationRecord, started: datetime, seconds: float) -> dict[str, dict[str, str]]:
+def rolled_back_of_template(
+    record: MigrationRecord, started: datetime, seconds: float, cause: str
+) -> dict[str, dict[str, str]]:
     """The template's attribute with the downtime of rolled-back cutovers, one that began at `started` added."""
     at = started.isoformat()
     added = seconds if at != record.rolled_back_at else 0.0
-    return {"SNAPFERRY_DOWNTIME": {"SECONDS": f"{record.rolled_back_seconds + added:.1f}", "LAST": at}}
+    return {
+        "SNAPFERRY_DOWNTIME": {"SECONDS": f"{record.rolled_back_seconds + added:.1f}", "LAST": at, "CAUSE": pack(cause)}
+    }
 
 
 def read_disk(image: Image) -> DiskRecord | None:
@@ -354,6 +360,7 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
             cutover=CutoverRecord.model_validate(cutover.packed("DETAILS")) if cutover else None,
             rolled_back_seconds=float(downtime.get("SECONDS") or 0),
             rolled_back_at=downtime.get("LAST"),
+            rolled_back_cause=downtime.packed("CAUSE") or "",
         )
     except (ValueError, ValidationError, zlib.error) as error:
         raise _unreadable(f"template {template.id} ({template.name})") from error

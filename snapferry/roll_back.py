@@ -15,7 +15,7 @@ from snapferry.errors import LeaseLost, RolledBack, SnapferryError, SourceLeftOf
 from snapferry.lease import Lease
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Machine
-from snapferry.record import CutoverRecord, Phase, downtime_of_template
+from snapferry.record import CutoverRecord, Phase, rolled_back_of_template
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
@@ -81,7 +81,7 @@ class RollBack:
             text += f" It was down for {self.down_seconds:.0f} s."
         try:
             self._insist(self._stop_target)  # one on hold, which never ran
-            self._insist(self._forget)
+            self._insist(lambda: self._forget(cause))
         except LeaseLost:
             raise
         except SnapferryError as failure:
@@ -141,12 +141,12 @@ class RollBack:
         # somebody may have powered it on meanwhile, while its NICs weren't to connect
         vsphere.connect_nics(source, vm, [key for key, on in nics.items() if on])
 
-    def _forget(self) -> None:
-        """Closes the images to everybody again, and drops the cutover from the record."""
+    def _forget(self, cause: str) -> None:
+        """Closes the images to everybody again, and drops the cutover from the record, which keeps why it failed."""
         for disk in self.migration.planned.disks:
             opennebula.disable_image(self.migration.target, disk.image_id)
         record = self.migration.planned
-        downtime = downtime_of_template(record, self.record.started, self.down_seconds)
+        downtime = rolled_back_of_template(record, self.record.started, self.down_seconds, cause)
         opennebula.update_template(self.migration.target, record.template_id, {**downtime, "SNAPFERRY_CUTOVER": {}})
         self.migration.set_phase(Phase.ROLLED_BACK)
 

@@ -312,7 +312,7 @@ def _by_any_route(
         What was copied, by which route, and why not by those before it.
 
     Raises:
-        RouteFailed: none leads on; the first one's error, which is the one to mend.
+        RouteFailed: none leads on; what to do is said of the first one, which is the one to mend.
     """
     failed: list[tuple[Route, SnapferryError]] = []
     for way in ways:
@@ -322,7 +322,10 @@ def _by_any_route(
             return copy(way.route), way.route, _because(failed)
         except (RouteFailed, VmdkError) as error:
             failed.append((way.route, error))
-    raise failed[0][1]
+    first = failed[0][1]
+    if len(failed) == 1:
+        raise first
+    raise RouteFailed(f"{disk.label} can't be read: {_because(failed)}.", first.next_step) from first
 
 
 def _because(failed: list[tuple[Route, SnapferryError]]) -> str:

@@ -216,8 +216,9 @@ def _resting(record: MigrationRecord, vm: SourceVm | None, source_state: str) ->
         return "Rounds go on all the same.", "No cutover switched it off. If it should run, power it on in vCenter."
     if record.phase == Phase.ROLLED_BACK:
         return (
-            "The next pre-sync copies again what may have been written to at the target.",
-            f"Mend what the cutover failed of (its run in Prefect says it), then `{command_line('migrate', name)}`.",
+            f"A cutover failed and was rolled back: {record.rolled_back_cause} The next pre-sync copies again what may"
+            " have been written to at the target.",
+            f"Mend that cause, then `{command_line('migrate', name)}`.",
         )
     if record.phase == Phase.WARM:
         return "Scheduled pre-syncs keep it warm.", f"Run `{command_line('migrate', name)}`, or answer its gate."

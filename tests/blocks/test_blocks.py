@@ -139,7 +139,9 @@ def test_a_server_that_is_down_is_no_reason_to_take_the_environment(dead_prefect
         find_vcenter(environment=VCENTER)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:4200/api", "localhost:4200/api", "http:/host/api", "http://host:port/api"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:4200/api", "localhost:4200/api", "http:/host/api", "http://host:port/api"]
+)
 def test_an_address_that_is_none_is_named_with_an_example(address: str) -> None:
     with (
         temporary_settings({PREFECT_API_URL: address}),

@@ -4,10 +4,12 @@ import pytest
 
 from snapferry.assess import assess
 from snapferry.cutover import cut_over
+from snapferry.errors import RolledBack
 from snapferry.lab import Lab
 from snapferry.prepare import prepare
 from snapferry.record import RoundResult
 from snapferry.rounds import run_round
+from snapferry.status import status
 from snapferry.watch import Watch
 
 from .conftest import Ends
@@ -71,3 +73,27 @@ def test_files_that_cant_be_had_give_way_to_nfc(lab: Lab, ends: Ends) -> None:
     result = run_round(migration, Watch())
     assert routes(result) == {"nfc"}
     assert all("datastore failed" in disk.detour and "500" in disk.detour for disk in result.disks)
+
+
+def test_where_no_route_is_left_the_cutover_is_rolled_back_and_status_says_why(lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(lab)
+    warm(migration)
+
+    def close_all() -> None:
+        lab.control.set_fault("nfc_connect", times=10_000)
+        lab.control.set_fault("folder_status", status=500, times=10_000)
+
+    with pytest.raises(RolledBack, match="running again") as caught:
+        cut_over(migration, Watch(on_step=lambda name, _: close_all() if name == "last changes" else None))
+    for route in ("nfc failed", "datastore failed"):
+        assert route in str(caught.value)
+    now = lab.control.inventory()
+    assert (now.vms["web01"].power, now.vms["web01"].snapshots, now.locks) == ("poweredOn", (), ())
+    (told,) = status(migration.source, migration.target, "web01")
+    assert told.safe and "was rolled back" in told.next and "datastore failed" in told.next
+
+    lab.control.clear_faults()
+    again = ends.migration(lab)
+    warm(again)
+    cut_over(again, Watch())
+    assert_equal(lab, again)
