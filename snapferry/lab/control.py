@@ -63,6 +63,8 @@ class LabCounters(Frozen):
     """OpenNebula calls by method, as `image.update`."""
     sessions: int
     """vCenter sessions that are open now."""
+    faults: dict[str, int]
+    """How often each fault that waits for its occasion happened."""
 
 
 class _Address(NamedTuple):

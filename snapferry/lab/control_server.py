@@ -3,6 +3,7 @@
 import hmac
 import json
 import ssl
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,7 @@ class ControlService:
             for label, count in one["nfc_bytes"].items():
                 moref, _, key = label.partition("/")
                 sent[f"{names.get(moref, moref)}/{key}"] = count
+        faults = [self._vcenter.faults.happened, self._frontend.faults(), *(one["faults"] for one in counted)]
         return LabCounters(
             nfc_bytes=sent,
             connections=sum(one["connections"] for one in counted),
@@ -62,6 +64,7 @@ class ControlService:
             calls=dict(self._vcenter.calls),
             one_calls=self._frontend.calls(),
             sessions=len(self._vcenter.sessions),
+            faults=sum(map(Counter, faults), Counter()),
         )
 
     def inventory(self) -> LabInventory:

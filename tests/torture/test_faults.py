@@ -251,7 +251,9 @@ def test_one_fault_ends_in_equal_bytes_or_a_named_refusal(
     if method := scene.arguments.get("method"):
         scene = scene._replace(skips=max(0, min(scene.skips, usual_calls[str(method)] * 4 // 5 - 1)))
     steps = MOST_STEPS if scene.fault in ANY_TIME and "method" not in scene.arguments else 0
+    before = site.control.counters().faults.get(scene.fault, 0)
     summary("faults", endure(site, ends, vm, [scene], rng, steps), name)
+    assert steps or site.control.counters().faults.get(scene.fault, 0) > before, "it never struck"
 
 
 def pairs() -> list[object]:

@@ -89,3 +89,4 @@ class CounterValues(TypedDict):
     nfc_bytes: dict[str, int]
     connections: int
     requests: int
+    faults: dict[str, int]

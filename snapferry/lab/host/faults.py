@@ -60,6 +60,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._set: dict[str, dict[str, float]] = {}
+        self._happened: Counter[str] = Counter()
 
     def set(self, name: str, arguments: dict[str, Any]) -> None:
         """Sets a fault in place of an earlier one of that name.
@@ -85,7 +86,15 @@ class Faults:
                 return None
             spent = "skip" if fault["skip"] >= 1 else "times"
             fault[spent] -= 1
-            return fault if spent == "times" else None
+            if spent == "skip":
+                return None
+            self._happened[name] += 1
+            return fault
+
+    def happened(self) -> dict[str, int]:
+        """How often each fault struck; those that stay until they are cleared aren't counted."""
+        with self._lock:
+            return dict(self._happened)
 
     def value(self, name: str, argument: str) -> float | None:
         """An argument of a fault that stays until it is cleared; None where it isn't set."""
@@ -114,6 +123,12 @@ class Counters:
         with self._lock:
             self._bytes[label] += length
 
-    def values(self) -> CounterValues:
+    def values(self, faults: dict[str, int]) -> CounterValues:
+        """All counts, with how often each fault struck."""
         with self._lock:
-            return {"nfc_bytes": dict(self._bytes), "connections": self._connections, "requests": self._requests}
+            return {
+                "nfc_bytes": dict(self._bytes),
+                "connections": self._connections,
+                "requests": self._requests,
+                "faults": faults,
+            }

@@ -318,7 +318,7 @@ class HostService:
         return str(self.file(datastore, path))
 
     def counters(self) -> CounterValues:
-        return self.tally.values()
+        return self.tally.values(self.faults.happened())
 
     def set_fault(self, name: str, arguments: dict[str, Any]) -> None:
         self.faults.set(name, arguments)

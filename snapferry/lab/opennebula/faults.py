@@ -20,6 +20,7 @@ Each strikes `times` times (1 unless said, for ever where it is None), after it 
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -44,6 +45,8 @@ class Faults:
         self._set: dict[str, _Fault] = {}
         self._down_until = 0.0
         self._lock = Lock()
+        self.happened: Counter[str] = Counter()
+        """By name."""
 
     def set(self, name: str, *, times: int | None = 1, skip: int = 0, **arguments: Any) -> None:
         """Raises ValueError where there is no such fault."""
@@ -75,4 +78,5 @@ class Faults:
                 return None
             if fault.left is not None:
                 fault.left -= 1
+            self.happened[name] += 1
             return fault.arguments

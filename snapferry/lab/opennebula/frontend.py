@@ -66,6 +66,10 @@ class Frontend:
         """Sets a fault of `faults.py`. Raises ValueError where there is none such."""
         self._world.faults.set(name, **arguments)
 
+    def faults(self) -> dict[str, int]:
+        """How often each fault happened, by the name that `LabControl.set_fault` takes."""
+        return {f"one_{name}": count for name, count in dict(self._world.faults.happened).items()}
+
     def clear_faults(self) -> None:
         self._world.faults.clear()
 

@@ -1,6 +1,7 @@
 """Faults on demand, and the host's errors as vSphere names them."""
 
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,8 @@ class Faults:
 
     def __init__(self) -> None:
         self._armed: list[_Armed] = []
+        self.happened: Counter[str] = Counter()
+        """By name; acts that happened when they were set aren't counted."""
         self._lock = threading.Lock()
 
     def set(self, name: str, arguments: Mapping[str, Any]) -> None:
@@ -98,6 +101,7 @@ class Faults:
                     armed.skip -= 1
                     continue
                 armed.left -= 1
+                self.happened[fault] += 1
                 if armed.left <= 0:
                     self._armed.remove(armed)
                 return armed.arguments
