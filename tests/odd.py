@@ -5,6 +5,8 @@ from typing import Literal
 
 from snapferry.lab import Lab
 from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOneDatastore, LabOpenNebula, LabVCenter, LabVm, Workload
+from snapferry.lab.host.answers import NewDisk
+from snapferry.lab.kinds import KindName
 
 MANY_AREAS = 2_000
 STEADY = Workload(
@@ -43,3 +45,16 @@ def guest_reaches(lab: Lab, sequence: int, vm: str = "web01", seconds: float = 6
     while lab.control.last_sequence(vm) < sequence:
         assert time.monotonic() < deadline, "the guest writes too slowly"
         time.sleep(0.05)
+
+
+def new_disk(capacity: int, data: int, runs: int, kind: KindName = "vmfs6", number: int = 0) -> NewDisk:
+    """What a lab's host is asked for: disk `number` of a VM in `[san1] web01`."""
+    return {
+        "key": 2000 + number,
+        "datastore": "san1",
+        "kind": kind,
+        "capacity_bytes": capacity,
+        "data_bytes": data,
+        "data_runs": runs,
+        "file": f"web01_{number}.vmdk" if number else "web01.vmdk",
+    }

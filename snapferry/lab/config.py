@@ -7,9 +7,9 @@ import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from snapferry.errors import PlanError
+from snapferry.lab.kinds import KindName
 from snapferry.plan import Bytes, Frozen, Seconds
 
-DatastoreKind = Literal["vmfs6"]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")]
 """A name that also names files."""
 
@@ -49,6 +49,8 @@ class LabDisk(Frozen):
     """Into how many runs, spread over the disk, the data falls; the last bytes of the disk are always data."""
     controller: Literal["pvscsi", "lsilogic", "sata", "nvme"] = "pvscsi"
     mode: Literal["persistent", "independent_persistent"] = "persistent"
+    datastore: str | None = None
+    """Name of its datastore; its VM's by default."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -99,7 +101,7 @@ class LabDatastore(Frozen):
     """One datastore that every host sees."""
 
     name: FileName = "san1"
-    kind: DatastoreKind = "vmfs6"
+    kind: KindName = "vmfs6"
     capacity_bytes: Bytes = Field(500 << 30, alias="capacity")
 
     model_config = ConfigDict(populate_by_name=True)
@@ -141,7 +143,7 @@ class LabVCenter(Frozen):
         for vm in self.vms:
             for kind, names, known in (
                 ("host", {vm.host} - {None}, set(self.hosts)),
-                ("datastore", {vm.datastore} - {None}, datastores),
+                ("datastore", {vm.datastore, *(disk.datastore for disk in vm.disks)} - {None}, datastores),
                 ("network", {nic.network for nic in vm.nics}, set(self.networks)),
             ):
                 if names - known:

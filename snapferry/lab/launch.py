@@ -12,7 +12,7 @@ from snapferry.lab.config import Endpoints, LabConfig
 from snapferry.lab.control import LabControl
 
 LOG_FILE = "lab.log"
-_OURS = {"datastores", "hosts", "opennebula", "endpoints.json", LOG_FILE}
+_OURS = {"datastores", "objects", "hosts", "opennebula", "endpoints.json", LOG_FILE}
 START_SECONDS = 120.0
 
 

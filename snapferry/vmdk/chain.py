@@ -234,6 +234,8 @@ class _Opening:
             return Part(start, start + length, ZEROS, Runs.zeros(whole))
         if line.kind not in ("VMFS", "FLAT", *_TABLE_FORMATS):
             raise VmdkUnsupported(f"{path} has an extent of type {line.kind}, whose bytes lie in no file of its own.")
+        if name and "://" in name:
+            raise VmdkUnsupported(f"{path} is held by the object {name}: its bytes lie in no file.")
         if not name or "/" in name:
             raise DescriptorError(f"{path} names {name!r} as the file of an extent.")
         file = self._open(posixpath.join(posixpath.dirname(path), name))

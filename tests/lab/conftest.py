@@ -9,6 +9,7 @@ from pyVim.connect import Disconnect, SmartConnect
 
 from snapferry.lab import Lab, LabConfig, up
 from snapferry.lab.config import LabDatastore, LabDisk, LabNic, LabUser, LabVCenter, LabVm, Workload
+from snapferry.lab.kinds import KINDS
 
 MIB = 1 << 20
 CHANGE_PAGE_EXTENTS = 4
@@ -31,10 +32,12 @@ def _vms() -> tuple[LabVm, ...]:
         LabDisk(capacity_bytes=2 * MIB, controller="sata"),
         LabDisk(capacity_bytes=2 * MIB),
     )
+    kinds = tuple(LabDisk(capacity_bytes=2 * MIB, data_bytes=MIB // 2, datastore=name) for name in KINDS)
     writer = Workload(rate_bytes=MIB // 8, write_bytes=16 << 10)
     return (
         _vm("web01", nics=nics, disks=disks, firmware="efi", secure_boot=True, change_tracking=True),
         _vm("still", power="off"),
+        _vm("kinds", disks=kinds),
         _vm("mute", tools="not-running"),
         _vm("bare", tools="not-installed"),
         _vm("10% a/b\\c", folder="prod/deep", power="off"),
@@ -46,7 +49,11 @@ def _vms() -> tuple[LabVm, ...]:
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     vcenter = LabVCenter(
         hosts=("esx1.lab.test", "esx2.lab.test"),
-        datastores=(LabDatastore(), LabDatastore(name="san2", capacity_bytes=1 << 40)),
+        datastores=(
+            LabDatastore(),
+            LabDatastore(name="san2", capacity_bytes=1 << 40),
+            *(LabDatastore(name=name, kind=name) for name in KINDS),
+        ),
         networks=("VM Network", "dmz"),
         users=(LabUser(name="looker"), LabUser(name="snapper", privileges=("VirtualMachine.State.CreateSnapshot",))),
         change_page_extents=CHANGE_PAGE_EXTENTS,

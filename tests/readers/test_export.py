@@ -22,6 +22,8 @@ from snapferry.transfer import Extents
 from snapferry.vmdk import VmdkCorrupt
 from snapferry.vsphere.models import ExportSource
 
+from ..odd import new_disk
+
 MIB = 1 << 20
 CAPACITY = 40 * MIB + 512
 """More than one grain table names; the last grain is a sector."""
@@ -39,9 +41,8 @@ def service(tmp_path: Path) -> Iterator[HostService]:
 @pytest.fixture
 def new_vm(service: HostService) -> Callable[..., None]:
     def make(capacity: int = CAPACITY, data_bytes: int = 6 * MIB, data_runs: int = 9) -> None:
-        disk: Any = {"key": 2000, "capacity_bytes": capacity, "data_bytes": data_bytes, "data_runs": data_runs}
-        workload = {"rate_bytes": 4 * MIB, "hot_bytes": MIB}
-        service.create_vm("vm-1", "san1", "web01", "web01", [disk | {"file": "web01.vmdk"}], workload, 5)
+        disk, workload = new_disk(capacity, data_bytes, data_runs), {"rate_bytes": 4 * MIB, "hot_bytes": MIB}
+        service.create_vm("vm-1", "san1", "web01", "web01", [disk], workload, 5)
         service.create_snapshot("vm-1", "one")
         service.open_export("lease", "vm-1", "one", {"disk-0.vmdk": 2000})
 

@@ -15,6 +15,8 @@ from snapferry.readers import DiskInUse, NfcReader
 from snapferry.transfer import Extents
 from snapferry.vsphere.models import NfcTicket
 
+from ..odd import new_disk
+
 MIB = 1 << 20
 CAPACITY = 8 * MIB + 512
 
@@ -22,7 +24,7 @@ CAPACITY = 8 * MIB + 512
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[HostService]:
     host = HostService(tmp_path / "lab", seed=3, leaf_busy_seconds=0.2)
-    disk: Any = {"key": 2000, "capacity_bytes": CAPACITY, "data_bytes": 3 * MIB, "data_runs": 9, "file": "web01.vmdk"}
+    disk = new_disk(CAPACITY, 3 * MIB, 9)
     host.create_vm("vm-1", "san1", "web01", "web01", [disk], {"rate_bytes": 2 * MIB, "hot_bytes": MIB}, 5)
     yield host
     host.stop()

@@ -9,10 +9,12 @@ import pytest
 
 from snapferry.errors import Stopped
 from snapferry.lab.host import HostService
+from snapferry.lab.kinds import KindName
 from snapferry.readers import DatastoreReader
 from snapferry.transfer import BadExtents, Extents
 from snapferry.vmdk import ZEROS, Chain, LocalFolder, open_chain
 
+from ..odd import new_disk
 from .builders import SECTOR, SESPARSE_GRAIN, ChainBuilder
 from .conftest import read
 
@@ -136,15 +138,15 @@ def test_extents_past_the_disks_end_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vmfs6", "vmfs5", "nfs"])
 @pytest.mark.parametrize("seed", range(3))
 def test_chains_that_the_labs_host_wrote_read_as_its_guest_left_them(
-    seed: int, tmp_path: Path, same_as_qemu: Callable[[Path, Path], None]
+    seed: int, kind: KindName, tmp_path: Path, same_as_qemu: Callable[[Path, Path], None]
 ) -> None:
     rng = random.Random(seed)
     host = HostService(tmp_path / "lab", seed=seed, leaf_busy_seconds=0)
     capacity = 33 * MIB + 512 * seed
-    disk = {"key": 2000, "capacity_bytes": capacity, "data_bytes": 5 * MIB, "data_runs": 9, "file": "web01.vmdk"}
-    host.create_vm("vm-1", "san1", "web01", "web01", [disk], {}, seed)  # type: ignore[list-item]
+    host.create_vm("vm-1", "san1", "web01", "web01", [new_disk(capacity, 5 * MIB, 9, kind)], {}, seed)
     host.power_on("vm-1")
     vm = host._vms["vm-1"]
     for name in ("one", "two", "three"):

@@ -2,11 +2,15 @@
 
 from typing import TypedDict
 
+from snapferry.lab.kinds import KindName
+
 
 class NewDisk(TypedDict):
-    """A disk to create, with `data_bytes` of seeded content in `data_runs` runs."""
+    """A disk to create in its VM's folder on a datastore, with `data_bytes` of seeded content in `data_runs` runs."""
 
     key: int
+    datastore: str
+    kind: KindName
     capacity_bytes: int
     data_bytes: int
     data_runs: int
@@ -80,6 +84,9 @@ class Digest(TypedDict):
 
 
 class FolderFile(TypedDict):
+    """`path` is its whole one: `[san1] web01/web01.vmdk`."""
+
+    path: str
     name: str
     size_bytes: int
     allocated_bytes: int

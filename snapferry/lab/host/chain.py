@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from snapferry.lab.host.deltas import DeltaExtent
 from snapferry.lab.host.errors import HostError
-from snapferry.lab.host.extents import FlatExtent, SeSparseExtent, read_fully, runs_of
-from snapferry.vmdk import Descriptor, sesparse
-from snapferry.vmdk.sesparse import GRAIN_BYTES
+from snapferry.lab.host.extents import FlatExtent, read_fully, runs_of
+from snapferry.vmdk import Descriptor
+from snapferry.vmdk.tables import DATA, FROM_PARENT
 
 _NOWHERE = -2
 _ZEROS = -1
@@ -23,7 +24,7 @@ class Layer:
 
     path: Path
     descriptor: Descriptor
-    extent: FlatExtent | SeSparseExtent
+    extent: FlatExtent | DeltaExtent
     live: bool = True
     """Whether it is open for writing: the leaf of a running VM, or a file that takes up its child."""
     written: bool = False
@@ -115,12 +116,13 @@ def merge_runs(runs: NDArray[np.int64], block_bytes: int = 1) -> NDArray[np.int6
 
 def read_chain(layers: Sequence[Layer], offset: int, view: memoryview) -> None:
     """Fills `view` with the bytes from `offset` on as the chain has them, topmost layer first."""
-    base = layers[0].extent
-    if len(layers) == 1 and isinstance(base, FlatExtent):
-        read_fully(base.fd, view, offset)
+    top = layers[-1].extent
+    if isinstance(top, FlatExtent):
+        read_fully(top.fd, view, offset)
         return
-    first = offset // GRAIN_BYTES
-    count = -(-(offset + len(view)) // GRAIN_BYTES) - first
+    grain_bytes = top.grain_bytes  # all deltas of a chain have one format
+    first = offset // grain_bytes
+    count = -(-(offset + len(view)) // grain_bytes) - first
     source = np.full(count, _NOWHERE, dtype=np.int16)
     position = np.zeros(count, dtype=np.int64)
     for index in range(len(layers) - 1, -1, -1):
@@ -128,30 +130,32 @@ def read_chain(layers: Sequence[Layer], offset: int, view: memoryview) -> None:
         open_grains = source == _NOWHERE
         if isinstance(extent, FlatExtent):
             source[open_grains] = index
-            position[open_grains] = (np.flatnonzero(open_grains) + first) * GRAIN_BYTES
+            position[open_grains] = (np.flatnonzero(open_grains) + first) * grain_bytes
             break
-        entries = extent.entries(first, count)
-        if not entries.any():
-            continue
-        kinds = sesparse.kinds(entries)
-        data = open_grains & (kinds == sesparse.DATA)
+        kinds, positions = extent.grains(first, count)
+        data = open_grains & (kinds == DATA)
         source[data] = index
-        position[data] = extent.grains_position + sesparse.grain_indices(entries[data]) * GRAIN_BYTES
-        source[open_grains & ~data & (kinds != sesparse.FROM_PARENT)] = _ZEROS
-    _read_grains(layers, source, position, offset - first * GRAIN_BYTES, view)
+        position[data] = positions[data]
+        source[open_grains & ~data & (kinds != FROM_PARENT)] = _ZEROS
+    _read_grains(layers, source, position, grain_bytes, offset - first * grain_bytes, view)
 
 
 def _read_grains(
-    layers: Sequence[Layer], source: NDArray[np.int16], position: NDArray[np.int64], skip: int, view: memoryview
+    layers: Sequence[Layer],
+    source: NDArray[np.int16],
+    position: NDArray[np.int64],
+    grain_bytes: int,
+    skip: int,
+    view: memoryview,
 ) -> None:
     """Reads runs of grains that follow each other in one file; `skip` bytes of the first grain aren't wanted."""
     same = source[1:] == source[:-1]
-    joined = same & ((source[1:] < 0) | (np.diff(position) == GRAIN_BYTES))
+    joined = same & ((source[1:] < 0) | (np.diff(position) == grain_bytes))
     for start, end in runs_of(joined):
-        low, high = max(0, start * GRAIN_BYTES - skip), min(len(view), end * GRAIN_BYTES - skip)
+        low, high = max(0, start * grain_bytes - skip), min(len(view), end * grain_bytes - skip)
         where = int(source[start])
         if where < 0:
             view[low:high] = bytes(high - low)
         else:
-            inside = low + skip - start * GRAIN_BYTES
+            inside = low + skip - start * grain_bytes
             read_fully(layers[where].extent.fd, view[low:high], int(position[start]) + inside)

@@ -11,31 +11,43 @@ from numpy.typing import NDArray
 
 from snapferry.lab.host import content
 from snapferry.lab.host.chain import Layer, View, merge_runs, read_chain, track_path
+from snapferry.lab.host.deltas import DELTA_EXTENTS, DeltaExtent
 from snapferry.lab.host.errors import HostError
-from snapferry.lab.host.extents import FlatExtent, SeSparseExtent, create_file, runs_of
+from snapferry.lab.host.extents import FlatExtent, create_file, runs_of
 from snapferry.lab.host.tracking import BLOCK_BYTES, ChangeTracker, block_runs
-from snapferry.vmdk import NO_PARENT_CID, Descriptor, ExtentLine, sesparse
-from snapferry.vmdk.sesparse import GRAIN_BYTES, SECTOR, TABLE_ENTRIES
+from snapferry.lab.kinds import DatastoreKind, Lock
+from snapferry.vmdk import NO_PARENT_CID, Descriptor, ExtentLine, tables
+from snapferry.vmdk.tables import SECTOR
 
-_MERGE_GRAINS = 512
+_MERGE_BYTES = 2 << 20
 
 
 class Disk:
     """A disk of a VM. Whoever calls what changes its blocks or layers holds the VM's I/O lock.
+
+    Args:
+        path: of its descriptor.
+        kind: of its datastore.
+        objects: the folder for the extents, where they are no files of the datastore.
 
     Attributes:
         layers: the chain, the base first and the leaf last.
         tracker: change tracking, None while it is off.
     """
 
-    def __init__(self, key: int, path: Path, capacity_bytes: int, rng: random.Random, label: str) -> None:
+    def __init__(
+        self, key: int, path: Path, capacity_bytes: int, rng: random.Random, label: str, kind: DatastoreKind,
+        objects: Path,
+    ) -> None:  # fmt: skip
         self.key = key
+        self.kind = kind
         self.capacity_bytes = capacity_bytes
         self.label = label
         self.folder = path.parent
         self.stem = path.stem
         self.rng = rng
         self.tracker: ChangeTracker | None = None
+        self._objects = objects
         self._mirror: Layer | None = None
         raw = (b"\x60\x00\xc2\x9a" + rng.randbytes(12)).hex()
         self.uuid = f"6000C29a-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
@@ -52,12 +64,9 @@ class Disk:
             "uuid": " ".join(pairs[:8]) + "-" + " ".join(pairs[8:]),
             "virtualHWVersion": "19",
         }
-        flat = FlatExtent(path.with_name(f"{path.stem}-flat.vmdk"), capacity_bytes)
+        flat = FlatExtent(self._extent_path(path, "-flat"), capacity_bytes)
         descriptor = Descriptor(
-            cid=self._new_cid(),
-            create_type="vmfs",
-            extents=(ExtentLine(capacity_bytes // SECTOR, "VMFS", flat.path.name),),
-            ddb=ddb,
+            cid=self._new_cid(), create_type="vmfs", extents=(self._extent_line("VMFS", flat.path),), ddb=ddb
         )
         base = Layer(path, descriptor, flat, live=False)
         base.save_descriptor()
@@ -72,6 +81,24 @@ class Disk:
         base = self.layers[0].extent
         assert isinstance(base, FlatExtent)
         content.fill(base, content.data_runs(self.capacity_bytes, data_bytes, runs, self.rng), seed)
+
+    def _extent_path(self, descriptor: Path, suffix: str) -> Path:
+        """Where a new extent's bytes lie."""
+        if self.kind.has_files:
+            return descriptor.with_name(f"{descriptor.stem}{suffix}.vmdk")
+        words = self.rng.randbytes(16).hex()
+        return self._objects / f"{words[:8]}-{words[8:12]}-{words[12:16]}-{words[16:20]}-{words[20:]}"
+
+    def _extent_line(self, extent: str, path: Path) -> ExtentLine:
+        """How a descriptor names an extent."""
+        name = path.name if self.kind.has_files else f"vsan://{path.name}"
+        return ExtentLine(self.capacity_bytes // SECTOR, extent, name)
+
+    def locked_files(self, powered_on: bool) -> set[Path]:
+        """The files that the datastore gives nobody, because a host has them open."""
+        whole = self.kind.lock is Lock.CHAIN and powered_on
+        held = [layer for layer in self.layers if whole or (layer.live and self.kind.lock is not Lock.NONE)]
+        return {path for layer in held for path in (layer.extent.path, track_path(layer.path))}
 
     def view(self, layer: Layer, valid: Callable[[], bool] = lambda: True) -> View:
         """The disk as of a layer, parents included."""
@@ -110,15 +137,22 @@ class Disk:
             layer.written = True
         return targets
 
+    @property
+    def _grain_bytes(self) -> int:
+        """Of the leaf, which is a delta."""
+        assert isinstance(self.leaf.extent, DeltaExtent)
+        return self.leaf.extent.grain_bytes
+
     def _whole_grains(self, offset: int, data: memoryview) -> tuple[int, memoryview]:
         """The write widened to whole grains, with what the chain holds around it."""
-        start = offset // GRAIN_BYTES * GRAIN_BYTES
-        end = -(-(offset + len(data)) // GRAIN_BYTES) * GRAIN_BYTES
+        grain_bytes = self._grain_bytes
+        start = offset // grain_bytes * grain_bytes
+        end = -(-(offset + len(data)) // grain_bytes) * grain_bytes
         if start == offset and end - start == len(data):
             return start, data
         whole = memoryview(bytearray(end - start))
-        read_chain(self.layers, start, whole[:GRAIN_BYTES])
-        read_chain(self.layers, end - GRAIN_BYTES, whole[-GRAIN_BYTES:])
+        read_chain(self.layers, start, whole[:grain_bytes])
+        read_chain(self.layers, end - grain_bytes, whole[-grain_bytes:])
         whole[offset - start : offset - start + len(data)] = data
         return start, whole
 
@@ -128,10 +162,10 @@ class Disk:
         if len(self.layers) == 1:
             _erase(self.leaf, offset, length, unmap)
             return
-        end = offset + length
-        low = -(-offset // GRAIN_BYTES) * GRAIN_BYTES
+        end, grain_bytes = offset + length, self._grain_bytes
+        low = -(-offset // grain_bytes) * grain_bytes
         at_end = end == self.capacity_bytes
-        high = (-(-end // GRAIN_BYTES) if at_end else end // GRAIN_BYTES) * GRAIN_BYTES
+        high = (-(-end // grain_bytes) if at_end else end // grain_bytes) * grain_bytes
         if low < high:
             for layer in targets:
                 _erase(layer, low, high - low, unmap)
@@ -154,14 +188,14 @@ class Disk:
         frozen = self.leaf
         if frozen.live:
             frozen.close(self._new_cid())
-        path = self._next_path()
-        extent = SeSparseExtent(path.with_name(f"{path.stem}-sesparse.vmdk"), self.capacity_bytes)
+        path, deltas = self._next_path(), self.kind.deltas(self.capacity_bytes)
+        extent = DELTA_EXTENTS[deltas.extent](self._extent_path(path, deltas.suffix), self.capacity_bytes)
         descriptor = Descriptor(
             cid=frozen.descriptor.cid,
             parent_cid=frozen.descriptor.cid,
-            create_type="seSparse",
+            create_type=deltas.create_type,
             parent_file_name_hint=frozen.path.name,
-            extents=(ExtentLine(self.capacity_bytes // SECTOR, "SESPARSE", extent.path.name),),
+            extents=(self._extent_line(deltas.extent, extent.path),),
             ddb={"longContentID": self.rng.randbytes(16).hex()},
         )
         leaf = Layer(path, descriptor, extent)
@@ -190,9 +224,11 @@ class Disk:
             if track.exists():
                 track.rename(_renamed(track, old, stem))
             layer.path = layer.path.rename(_renamed(layer.path, old, stem))
-            layer.extent.path = layer.extent.path.rename(_renamed(layer.extent.path, old, stem))
             (line,) = layer.descriptor.extents
-            names = {"extents": (line._replace(file=layer.extent.path.name),), "parent_file_name_hint": below}
+            if self.kind.has_files:
+                layer.extent.path = layer.extent.path.rename(_renamed(layer.extent.path, old, stem))
+                line = line._replace(file=layer.extent.path.name)
+            names = {"extents": (line,), "parent_file_name_hint": below}
             layer.descriptor = layer.descriptor.model_copy(update=names)
             self._save(layer)
             below = layer.path.name
@@ -215,12 +251,12 @@ class Disk:
             parent.written = True
             if child is self.leaf:
                 self._mirror = parent
-            assert isinstance(child.extent, SeSparseExtent)
-            slots = sorted(child.extent.tables)
-        for slot in slots:
-            for first in range(slot * TABLE_ENTRIES, (slot + 1) * TABLE_ENTRIES, _MERGE_GRAINS):
+            assert isinstance(child.extent, DeltaExtent)
+            runs = child.extent.table_runs()
+        for start, end in runs:
+            for offset in range(start, end, _MERGE_BYTES):
                 with io:
-                    _merge(child, parent, first)
+                    _merge(child, parent, offset, min(offset + _MERGE_BYTES, end))
 
     def finish(self, parent: Layer, live: bool) -> None:
         """Takes the child, whose blocks are all in `parent` now, out of the chain and removes its files."""
@@ -278,23 +314,22 @@ def _erase(layer: Layer, offset: int, length: int, unmap: bool) -> None:
         layer.extent.zero(offset, length)
 
 
-def _merge(child: Layer, parent: Layer, first: int) -> None:
-    """Copies what the child holds of _MERGE_GRAINS grains from `first` on into the parent."""
-    assert isinstance(child.extent, SeSparseExtent)
-    count = min(_MERGE_GRAINS, -(-child.extent.layout.capacity * SECTOR // GRAIN_BYTES) - first)
-    if count <= 0:
-        return
-    kinds = sesparse.kinds(child.extent.entries(first, count))
+def _merge(child: Layer, parent: Layer, start: int, end: int) -> None:
+    """Copies what the child holds of the disk from `start` to `end` into the parent."""
+    extent = child.extent
+    assert isinstance(extent, DeltaExtent)
+    first, count = start // extent.grain_bytes, -(-(end - start) // extent.grain_bytes)
+    kinds = extent.grains(first, count).kinds
     if not kinds.any():
         return
-    for start, end in runs_of(kinds[1:] == kinds[:-1]):
-        offset, length = (first + start) * GRAIN_BYTES, (end - start) * GRAIN_BYTES
-        match int(kinds[start]):
-            case sesparse.DATA:
+    for low, high in runs_of(kinds[1:] == kinds[:-1]):
+        offset, length = (first + low) * extent.grain_bytes, (high - low) * extent.grain_bytes
+        match int(kinds[low]):
+            case tables.DATA:
                 data = memoryview(bytearray(length))
                 read_chain([child], offset, data)
                 parent.extent.write(offset, data)
-            case sesparse.ZERO:
+            case tables.ZERO:
                 parent.extent.zero(offset, length)
-            case sesparse.UNMAPPED:
+            case tables.UNMAPPED:
                 parent.extent.unmap(offset, length)

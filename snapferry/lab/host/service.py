@@ -15,6 +15,7 @@ from snapferry.lab.host.answers import (
     Chains,
     ChangedAreas,
     CounterValues,
+    CreatedDisk,
     CreatedSnapshot,
     CreatedVm,
     Digest,
@@ -29,13 +30,15 @@ from snapferry.lab.host.errors import HostError
 from snapferry.lab.host.export import Exports
 from snapferry.lab.host.faults import Counters, Faults
 from snapferry.lab.host.vm import Frozen, Room, Vm
+from snapferry.lab.kinds import KINDS
 
 
 class HostService:
     """One host. Every method may be called from several threads at once.
 
     Args:
-        lab_folder: datastore `x` is the folder `datastores/x` in here, shared by all hosts.
+        lab_folder: datastore `x` is the folder `datastores/x` in here, shared by all hosts; what no file of it holds
+            lies in `objects/x`.
         seed: of the host's own randomness, such as the order of fragments.
         leaf_busy_seconds: how long after power-off a leaf can't be opened yet.
     """
@@ -46,6 +49,7 @@ class HostService:
         self.exports = Exports(self.faults)
         self.tally = Counters()
         self._datastores = lab_folder / "datastores"
+        self._objects = lab_folder / "objects"
         self._leaf_busy = timedelta(seconds=leaf_busy_seconds)
         self._lock = threading.Lock()
         self._vms: dict[str, Vm] = {}
@@ -65,32 +69,29 @@ class HostService:
         workload: dict[str, Any],
         seed: int,
     ) -> CreatedVm:
-        """Makes a VM's folder with its disks and their seeded content; the VM is off."""
+        """Makes a VM's folder, on its own datastore and its disks', with seeded content; the VM is off."""
         if vm_id in self._vms:
             raise HostError("exists", f"There is a VM {vm_id} already.")
-        path = self._datastores / datastore / folder
-        path.mkdir(mode=0o700, parents=True)
-        made = []
-        for number, new in enumerate(disks):
-            rng = random.Random(f"{seed}/{number}")
-            disk = Disk(new["key"], path / new["file"], new["capacity_bytes"], rng, f"{vm_id}/{new['key']}")
-            disk.fill(new["data_bytes"], new["data_runs"], seed * 100 + number)
-            made.append(disk)
-        room = Room(lambda: self._has_room(datastore))
-        vm = Vm(vm_id, datastore, path, name, made, Workload.model_validate(workload), seed, room)
+        home = self._datastores / datastore / folder
+        home.mkdir(mode=0o700, parents=True)
+        made = [self._new_disk(vm_id, folder, new, seed, number) for number, new in enumerate(disks)]
+        stores = {datastore, *(new["datastore"] for new in disks)}
+        room = Room(lambda: all(self._has_room(one) for one in stores))
+        vm = Vm(vm_id, home, name, made, Workload.model_validate(workload), seed, room)
         with self._lock:
             self._vms[vm_id] = vm
-        return {
-            "disks": [
-                {
-                    "key": disk.key,
-                    "file": self._wire_path(vm, disk.leaf),
-                    "uuid": disk.uuid,
-                    "allocated_bytes": _allocated(disk.leaf.extent.path),
-                }
-                for disk in made
-            ]
-        }
+        return {"disks": [_created(disk) for disk in made]}
+
+    def _new_disk(self, vm_id: str, folder: str, new: NewDisk, seed: int, number: int) -> Disk:
+        """Makes a disk's files with its seeded content."""
+        objects = self._objects / new["datastore"]
+        path = self._datastores / new["datastore"] / folder / new["file"]
+        for one in (objects, path.parent):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        rng, label = random.Random(f"{seed}/{number}"), f"{vm_id}/{new['key']}"
+        disk = Disk(new["key"], path, new["capacity_bytes"], rng, label, KINDS[new["kind"]], objects)
+        disk.fill(new["data_bytes"], new["data_runs"], seed * 100 + number)
+        return disk
 
     def destroy_vm(self, vm_id: str) -> None:
         """Removes a VM that is off, with its folder."""
@@ -100,9 +101,13 @@ class HostService:
                 raise HostError("invalid_power_state", f"{vm.name} is powered on.")
             with self._lock:
                 del self._vms[vm_id]
-            for path in vm.folder.iterdir():
-                path.unlink()
-            vm.folder.rmdir()
+            for disk in vm.disks.values():
+                for layer in disk.layers:
+                    layer.remove()
+            for folder in vm.folders:
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
 
     def power_on(self, vm_id: str) -> None:
         self._vm(vm_id).power_on()
@@ -123,16 +128,19 @@ class HostService:
 
     def files(self, vm_id: str) -> list[FolderFile]:
         found: list[FolderFile] = []
-        for path in sorted(self._vm(vm_id).folder.iterdir()):
+        for path in sorted(path for folder in self._vm(vm_id).folders for path in folder.iterdir()):
             with suppress(FileNotFoundError):  # a delta that was merged just now
-                status = path.stat()
-                used = status.st_blocks * 512
-                found.append({"name": path.name, "size_bytes": status.st_size, "allocated_bytes": used})
+                size, used = path.stat().st_size, path.stat().st_blocks * 512
+                file: FolderFile = {
+                    "path": _wire_path(path), "name": path.name, "size_bytes": size, "allocated_bytes": used,
+                }  # fmt: skip
+                found.append(file)
         return found
 
     def used_bytes(self, datastore: str) -> int:
-        """What the files of a datastore occupy, whichever host made them."""
-        return sum(_allocated(path) for path in (self._datastores / datastore).glob("*/*"))
+        """What the files and objects of a datastore occupy, whichever host made them."""
+        files = [*(self._datastores / datastore).glob("*/*"), *(self._objects / datastore).glob("*")]
+        return sum(_allocated(path) for path in files)
 
     def free_bytes(self, datastore: str, capacity_bytes: int) -> int:
         """What is left of so large a datastore, or of what the fault `datastore_full` leaves of it."""
@@ -147,45 +155,23 @@ class HostService:
 
     def create_snapshot(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
         vm = self._vm(vm_id)
-        return self._snapshot_answer(vm, vm.create_snapshot(snapshot_id))
-
-    def _snapshot_answer(self, vm: Vm, made: dict[int, tuple[Frozen, Layer]]) -> CreatedSnapshot:
-        return {
-            "disks": [
-                {
-                    "key": key,
-                    "frozen": self._wire_path(vm, frozen.layer),
-                    "leaf": self._wire_path(vm, leaf),
-                    "change_id": frozen.change_id,
-                }
-                for key, (frozen, leaf) in made.items()
-            ]
-        }
+        return _snapshot_answer(vm.create_snapshot(snapshot_id))
 
     def remove_snapshot(self, vm_id: str, snapshot_id: str) -> Chains:
         vm = self._vm(vm_id)
         vm.remove_snapshot(snapshot_id)
-        return self._chains(vm)
-
-    def _chains(self, vm: Vm) -> Chains:
-        return {
-            "disks": [{"key": key, "leaf": self._wire_path(vm, disk.leaf)} for key, disk in vm.disks.items()],
-            "snapshots": {
-                name: [{"key": key, "frozen": self._wire_path(vm, frozen.layer)} for key, frozen in disks.items()]
-                for name, disks in vm.snapshots.items()
-            },
-        }
+        return _chains(vm)
 
     def revert(self, vm_id: str, snapshot_id: str) -> CreatedSnapshot:
         """Takes the VM back to its newest snapshot; one that was on starts again."""
         vm = self._vm(vm_id)
-        return self._snapshot_answer(vm, vm.revert(snapshot_id))
+        return _snapshot_answer(vm.revert(snapshot_id))
 
     def rename_files(self, vm_id: str, stem: str) -> Chains:
         """Gives the disks' files other names, as a storage vMotion does."""
         vm = self._vm(vm_id)
         vm.rename_files(stem)
-        return self._chains(vm)
+        return _chains(vm)
 
     def guest_unmaps(self, vm_id: str, share: float) -> None:
         """The guest gives back about that share of each disk's data at once."""
@@ -259,9 +245,9 @@ class HostService:
                 if key is not None and disk.key != key:
                     continue
                 for name, frozen in vm.snapshots.items():
-                    if self._wire_path(vm, frozen[disk.key].layer) == path:
+                    if _wire_path(frozen[disk.key].layer.path) == path:
                         return vm.snapshot_view(disk.key, name)
-                if self._wire_path(vm, disk.leaf) == path:
+                if _wire_path(disk.leaf.path) == path:
                     seconds = self.faults.value("leaf_busy", "seconds")
                     busy = self._leaf_busy if seconds is None else timedelta(seconds=seconds)
                     if datetime.now(UTC) < vm.powered_off_at + busy:
@@ -300,17 +286,15 @@ class HostService:
         """The file of a datastore that a client may read now.
 
         Raises:
-            HostError: not_found; locked: an extent of a running VM (VMFS 6 locks the whole chain, the base included).
+            HostError: not_found; locked: an extent that the datastore's kind locks.
         """
         root = (self._datastores / datastore).resolve()
         found = (root / path).resolve()
         if not found.is_relative_to(root) or root.parent != self._datastores.resolve() or not found.is_file():
             raise HostError("not_found", f"[{datastore}] {path} doesn't exist.")
         for vm in list(self._vms.values()):
-            if vm.powered_on and vm.folder.resolve() == found.parent:
-                descriptors = {layer.path.name for disk in vm.disks.values() for layer in disk.layers}
-                if found.suffix == ".vmdk" and found.name not in descriptors:
-                    raise HostError("locked", f"[{datastore}] {path} is in use by {vm.name}.")
+            if found.name in vm.locked_files(found.parent):
+                raise HostError("locked", f"[{datastore}] {path} is in use by {vm.name}.")
         return found
 
     def file_path(self, datastore: str, path: str) -> str:
@@ -338,8 +322,39 @@ class HostService:
             raise HostError("not_found", f"There is no VM {vm_id} on this host.")
         return vm
 
-    def _wire_path(self, vm: Vm, layer: Layer) -> str:
-        return f"[{vm.datastore}] {vm.folder.name}/{layer.path.name}"
+
+def _created(disk: Disk) -> CreatedDisk:
+    used = _allocated(disk.leaf.extent.path)
+    return {"key": disk.key, "file": _wire_path(disk.leaf.path), "uuid": disk.uuid, "allocated_bytes": used}
+
+
+def _snapshot_answer(made: dict[int, tuple[Frozen, Layer]]) -> CreatedSnapshot:
+    return {
+        "disks": [
+            {
+                "key": key,
+                "frozen": _wire_path(frozen.layer.path),
+                "leaf": _wire_path(leaf.path),
+                "change_id": frozen.change_id,
+            }
+            for key, (frozen, leaf) in made.items()
+        ]
+    }
+
+
+def _chains(vm: Vm) -> Chains:
+    return {
+        "disks": [{"key": key, "leaf": _wire_path(disk.leaf.path)} for key, disk in vm.disks.items()],
+        "snapshots": {
+            name: [{"key": key, "frozen": _wire_path(frozen.layer.path)} for key, frozen in disks.items()]
+            for name, disks in vm.snapshots.items()
+        },
+    }
+
+
+def _wire_path(path: Path) -> str:
+    """`[san1] web01/web01.vmdk`"""
+    return f"[{path.parent.parent.name}] {path.parent.name}/{path.name}"
 
 
 def _allocated(path: Path) -> int:

@@ -45,11 +45,10 @@ class Vm:
     """A VM. `operation` keeps snapshot and power operations apart; `io` is held for each write and during a stun."""
 
     def __init__(
-        self, vm_id: str, datastore: str, folder: Path, name: str, disks: Sequence[Disk], workload: Workload, seed: int,
+        self, vm_id: str, folder: Path, name: str, disks: Sequence[Disk], workload: Workload, seed: int,
         room: Room,
     ) -> None:  # fmt: skip
         self.vm_id = vm_id
-        self.datastore = datastore
         self.folder = folder
         self.name = name
         self.disks = {disk.key: disk for disk in disks}
@@ -69,6 +68,17 @@ class Vm:
         self._pending_tracking: bool | None = None
         self.log(f"Log for VMware ESX, VM {name}")
         self._write_vmx()
+
+    @property
+    def folders(self) -> list[Path]:
+        """Its own folder, and those of its disks on other datastores."""
+        return list(dict.fromkeys([self.folder, *(disk.folder for disk in self.disks.values())]))
+
+    def locked_files(self, folder: Path) -> set[str]:
+        """The names of files in a folder that a host has open, so that nobody else can read them."""
+        with self.io:
+            locked = {path for disk in self.disks.values() for path in disk.locked_files(self.powered_on)}
+        return {path.name for path in locked if path.parent.resolve() == folder}
 
     # Power ---------------------------------------------------------------------------------------------------------
 
@@ -289,7 +299,9 @@ class Vm:
     def _write_vmx(self) -> None:
         lines = ['.encoding = "UTF-8"', 'config.version = "8"', f'displayName = "{self.name}"']
         for number, disk in enumerate(self.disks.values()):
-            lines += [f'scsi0:{number}.present = "TRUE"', f'scsi0:{number}.fileName = "{disk.leaf.path.name}"']
+            path = disk.leaf.path
+            file = path.name if disk.folder == self.folder else f"/vmfs/volumes/{'/'.join(path.parts[-3:])}"
+            lines += [f'scsi0:{number}.present = "TRUE"', f'scsi0:{number}.fileName = "{file}"']
             if disk.tracker:
                 lines.append(f'scsi0:{number}.ctkEnabled = "TRUE"')
         path = self.folder / f"{self.folder.name}.vmx"

@@ -113,19 +113,18 @@ def _guest_nic(nic: Any, ip: str | None) -> Any:
     )
 
 
-def layout(current: Any, files: list[FolderFile]) -> Any:
+def layout(files: list[FolderFile]) -> Any:
     """The VM's files with their sizes; `size` is what they occupy, as on a thin datastore."""
-    home = current.files.snapshotDirectory
     Info = vim.vm.FileLayoutEx.FileInfo
     found = [
-        Info(key=key, name=home + one["name"], type=_file_type(one["name"]), size=one["allocated_bytes"])
+        Info(key=key, name=one["path"], type=_file_type(one["name"]), size=one["allocated_bytes"])
         for key, one in enumerate(files)
     ]
     return vim.vm.FileLayoutEx(file=found, timestamp=datetime.now(UTC))
 
 
 def _file_type(name: str) -> str:
-    if name.endswith(("-flat.vmdk", "-sesparse.vmdk")):
+    if name.endswith(("-flat.vmdk", "-sesparse.vmdk", "-delta.vmdk")):
         return "diskExtent"
     return {"vmdk": "diskDescriptor", "vmx": "config", "log": "log"}.get(name.rpartition(".")[2], "nvram")
 

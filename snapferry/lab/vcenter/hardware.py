@@ -160,11 +160,11 @@ def build_disk(index: int, slot: Slot, config: LabDisk, made: CreatedDisk, datas
     )
 
 
-def move_disk(disk: Any, file_name: str, frozen: list[str], change_id: str | None) -> None:
+def move_disk(disk: Any, file_name: str, frozen: list[str], change_id: str | None, delta_format: str) -> None:
     """Tells a VirtualDisk that it lives in `file_name` now, upon the frozen files (the newest first)."""
     disk.backing.fileName = file_name
     disk.backing.changeId = change_id
-    disk.backing.deltaDiskFormat = "seSparseFormat" if frozen else None
+    disk.backing.deltaDiskFormat = delta_format if frozen else None
     backing = disk.backing
     for position, name in enumerate(frozen):
         backing.parent = device.VirtualDisk.FlatVer2BackingInfo(
@@ -173,7 +173,7 @@ def move_disk(disk: Any, file_name: str, frozen: list[str], change_id: str | Non
             diskMode="persistent",
             thinProvisioned=True,
             uuid=disk.backing.uuid,
-            deltaDiskFormat="seSparseFormat" if position + 1 < len(frozen) else None,
+            deltaDiskFormat=delta_format if position + 1 < len(frozen) else None,
         )
         backing = backing.parent
     backing.parent = None

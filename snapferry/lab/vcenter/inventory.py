@@ -11,6 +11,7 @@ from pyVmomi import vim
 
 from snapferry.lab.config import LabDatastore, LabVCenter
 from snapferry.lab.hosts import HostProcess
+from snapferry.lab.kinds import KINDS
 from snapferry.lab.vcenter.store import Store
 
 PRODUCT_VERSION, PRODUCT_BUILD = "8.0.3", "24022510"
@@ -144,25 +145,39 @@ def _datastore_summary(mo: Any, config: LabDatastore, volume_id: str, free_bytes
     return vim.Datastore.Summary(
         datastore=mo,
         name=encode_name(config.name),
-        url=f"ds:///vmfs/volumes/{volume_id}/",
+        url=_url(config, volume_id),
         capacity=config.capacity_bytes,
         freeSpace=free_bytes,
         uncommitted=0,
         accessible=True,
         multipleHostAccess=True,
-        type="VMFS",
+        type=KINDS[config.kind].vsphere_type,
         maintenanceMode="normal",
     )
 
 
 def _datastore_info(config: LabDatastore, volume_id: str, free_bytes: int) -> Any:
-    volume = vim.host.VmfsVolume(
-        name=config.name,
-        capacity=config.capacity_bytes,
-        type="VMFS",
+    kind, host = KINDS[config.kind], vim.host
+    common = {
+        "name": config.name,
+        "url": _url(config, volume_id),
+        "freeSpace": free_bytes,
+        "maxFileSize": 64 << 40,
+        "maxVirtualDiskCapacity": 62 << 40,
+        "timestamp": datetime.now(UTC),
+    }
+    volume = {"name": config.name, "capacity": config.capacity_bytes, "type": kind.vsphere_type}
+    match kind.vsphere_type:
+        case "NFS":
+            nas = host.NasVolume(**volume, remoteHost="filer.lab.test", remotePath=f"/exports/{config.name}")
+            return host.NasDatastoreInfo(**common, nas=nas)
+        case "vsan":
+            return host.VsanDatastoreInfo(**common, membershipUuid=volume_id)
+    vmfs = host.VmfsVolume(
+        **volume,
         uuid=volume_id,
-        version="6.82",
-        majorVersion=6,
+        version=kind.vmfs_version,
+        majorVersion=int(kind.vmfs_version[0]),
         blockSizeMb=1,
         blockSize=1024,
         unmapGranularity=1024,
@@ -170,15 +185,12 @@ def _datastore_info(config: LabDatastore, volume_id: str, free_bytes: int) -> An
         ssd=False,
         local=False,
     )
-    return vim.host.VmfsDatastoreInfo(
-        name=config.name,
-        url=f"ds:///vmfs/volumes/{volume_id}/",
-        freeSpace=free_bytes,
-        maxFileSize=64 << 40,
-        maxVirtualDiskCapacity=62 << 40,
-        timestamp=datetime.now(UTC),
-        vmfs=volume,
-    )
+    return host.VmfsDatastoreInfo(**common, vmfs=vmfs)
+
+
+def _url(config: LabDatastore, volume_id: str) -> str:
+    prefix = "" if KINDS[config.kind].has_files else "vsan:"
+    return f"ds:///vmfs/volumes/{prefix}{volume_id}/"
 
 
 class _Remembered:

@@ -13,6 +13,7 @@ from pyVmomi import vim
 from snapferry.lab.config import LabVm
 from snapferry.lab.host.answers import Chains
 from snapferry.lab.hosts import HostProcess
+from snapferry.lab.kinds import KINDS
 from snapferry.lab.vcenter import describe
 from snapferry.lab.vcenter.hardware import build_devices, build_disk, disks_of, move_disk, nics_of, slots
 from snapferry.lab.vcenter.inventory import encode_name
@@ -113,7 +114,8 @@ class Machine:
     def _create(self, folder: Any) -> None:
         vcenter, site, lab = self.vcenter, self.vcenter.site, self.lab
         datastore = lab.datastore or next(iter(site.datastores))
-        home = vcenter.take_folder(datastore, re.sub(r"[^\w .()+-]", "_", lab.name).lstrip(".")[:60] or "vm")
+        stores = [disk.datastore or datastore for disk in lab.disks]
+        home = vcenter.take_folder({datastore, *stores}, re.sub(r"[^\w .()+-]", "_", lab.name).lstrip(".")[:60] or "vm")
         places = slots(lab.disks)
         made = self.host.client.create_vm(
             self.moref,
@@ -123,31 +125,33 @@ class Machine:
             [
                 {
                     "key": slot.key,
+                    "datastore": store,
+                    "kind": vcenter.kind_of(store),
                     "capacity_bytes": disk.capacity_bytes,
                     "data_bytes": disk.data_bytes,
                     "data_runs": disk.data_runs,
                     "file": f"{home}.vmdk" if index == 0 else f"{home}_{index}.vmdk",
                 }
-                for index, (slot, disk) in enumerate(zip(places, lab.disks, strict=True))
+                for index, (slot, disk, store) in enumerate(zip(places, lab.disks, stores, strict=True))
             ],
             lab.workload.model_dump(mode="json"),
             Random(repr((vcenter.seed, lab.folder, lab.name))).getrandbits(31),
         )
         by_key = {one["key"]: one for one in made["disks"]}
         disks = [
-            build_disk(index, slot, disk, by_key[slot.key], site.datastores[datastore])
-            for index, (slot, disk) in enumerate(zip(places, lab.disks, strict=True))
+            build_disk(index, slot, disk, by_key[slot.key], site.datastores[store])
+            for index, (slot, disk, store) in enumerate(zip(places, lab.disks, stores, strict=True))
         ]
         self._chains = {key: [one["file"]] for key, one in by_key.items()}
         config = describe.config(lab, f"[{datastore}] {home}/{home}", vcenter.seed)
         config.name = encode_name(lab.name)
         config.hardware.device = build_devices(lab, disks, site.networks, vcenter.seed)
-        self._add_to_inventory(folder, site.datastores[datastore], config)
+        self._add_to_inventory(folder, [site.datastores[one] for one in dict.fromkeys([datastore, *stores])], config)
         if lab.change_tracking:
             self.host.client.set_change_tracking(self.moref, True, True)
             self.refresh_disks()
 
-    def _add_to_inventory(self, folder: Any, datastore: Any, config: Any) -> None:
+    def _add_to_inventory(self, folder: Any, datastores: list[Any], config: Any) -> None:
         store, site = self.vcenter.store, self.vcenter.site
         host = site.hosts[self.host.name]
         networks = list({nic.network: site.networks[nic.network] for nic in self.lab.nics}.values())
@@ -169,8 +173,8 @@ class Machine:
             guest=describe.guest(self.lab, config, running=False, tools=False),
             capability=describe.capability(self.lab),
             summary=lambda: describe.summary(store, self.mo),
-            layoutEx=lambda: describe.layout(self.config, self.host.client.files(self.moref)),
-            datastore=[datastore],
+            layoutEx=lambda: describe.layout(self.host.client.files(self.moref)),
+            datastore=datastores,
             network=networks,
             resourcePool=site.resource_pool,
             rootSnapshot=[],
@@ -182,7 +186,7 @@ class Machine:
         )
         with store.condition:
             store.change(folder, childEntity=[*store.get(folder, "childEntity"), self.mo])
-            for holder in (host, site.resource_pool, datastore, *networks):
+            for holder in (host, site.resource_pool, *datastores, *networks):
                 store.change(holder, vm=[*store.get(holder, "vm"), self.mo])
 
     # Power ---------------------------------------------------------------------------------------------------------
@@ -234,8 +238,7 @@ class Machine:
         config = describe.copy_of(self.config)
         by_key = {one["key"]: one for one in made["disks"]}
         for disk in disks_of(config):
-            frozen = self._chains[disk.key][::-1]
-            move_disk(disk, frozen[0], frozen[1:], by_key[disk.key]["change_id"])
+            self._move(disk, self._chains[disk.key], by_key[disk.key]["change_id"])
             self._chains[disk.key].append(by_key[disk.key]["leaf"])
         store.add(mo, config=config, vm=self.mo, childSnapshot=[])
         self.snapshots.append(node)
@@ -320,8 +323,7 @@ class Machine:
 
         def move(config: Any) -> None:
             for disk in disks_of(config):
-                frozen = self._chains[disk.key][place::-1]
-                move_disk(disk, frozen[0], frozen[1:], disk.backing.changeId)
+                self._move(disk, self._chains[disk.key][: place + 1], disk.backing.changeId)
 
         self.vcenter.store.edit(node.mo, "config", move)
 
@@ -345,7 +347,12 @@ class Machine:
 
         def show(config: Any) -> None:
             for disk in disks_of(config):
-                leaf, *frozen = self._chains[disk.key][::-1]
-                move_disk(disk, leaf, frozen, ids.get(disk.key))
+                self._move(disk, self._chains[disk.key], ids.get(disk.key))
 
         self.vcenter.store.edit(self.mo, "config", show)
+
+    def _move(self, disk: Any, chain: list[str], change_id: str | None) -> None:
+        """Tells a VirtualDisk of its files, from the base to the one that it lives in."""
+        kind = KINDS[self.vcenter.kind_of(self.vcenter.store.get(disk.backing.datastore, "name"))]
+        *below, leaf = chain
+        move_disk(disk, leaf, below[::-1], change_id, kind.deltas(disk.capacityInBytes).vsphere)

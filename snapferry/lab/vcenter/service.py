@@ -11,6 +11,7 @@ from pyVmomi import VmomiSupport, vim, vmodl
 from snapferry.lab.config import LabVCenter, LabVm
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.hosts import HostProcess
+from snapferry.lab.kinds import KindName
 from snapferry.lab.vcenter import (
     events,
     leases,
@@ -82,6 +83,7 @@ class VCenter:
         self.sessions = Sessions(accounts, config.session_idle_seconds, self.store)
         self.machines: dict[str, Machine] = {}
         self._folders: set[tuple[str, str]] = set()
+        self._kinds = {one.name: one.kind for one in config.datastores}
         self._lock = threading.Lock()
         self.site: Site = build_site(self.store, config, hosts, self._free_bytes, seed)
         self.root = self.site.root
@@ -123,15 +125,19 @@ class VCenter:
                 return machine
         raise KeyError(name)
 
-    def take_folder(self, datastore: str, wanted: str) -> str:
-        """A folder's name on the datastore that no VM has yet."""
+    def take_folder(self, datastores: set[str], wanted: str) -> str:
+        """A folder's name that no VM has yet on any of these datastores."""
         with self._lock:
             name, number = wanted, 0
-            while (datastore, name) in self._folders:
+            while any((one, name) in self._folders for one in datastores):
                 number += 1
                 name = f"{wanted}_{number}"
-            self._folders.add((datastore, name))
+            self._folders |= {(one, name) for one in datastores}
             return name
+
+    def kind_of(self, datastore: str) -> KindName:
+        """The kind of the datastore of that name."""
+        return self._kinds[datastore]
 
     def _vm_folder(self, path: str) -> Any:
         found = self.site.vm_folder

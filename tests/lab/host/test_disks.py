@@ -7,7 +7,9 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -16,9 +18,19 @@ from snapferry.lab.host import HostError, HostService
 from snapferry.lab.host.chain import View
 from snapferry.lab.host.disk import Disk
 from snapferry.lab.host.vm import Vm
-from snapferry.vmdk import Descriptor
+from snapferry.lab.kinds import KINDS, KindName
+from snapferry.vmdk import Descriptor, LocalFolder, VmdkInUse, open_chain
+from snapferry.vmdk.cowd import TABLE_COVERS
+
+from ...odd import new_disk
 
 MIB = 1 << 20
+FILE_KINDS = [name for name, kind in KINDS.items() if kind.has_files]
+
+
+@pytest.fixture(params=KINDS)
+def store_kind(request: pytest.FixtureRequest) -> KindName:
+    return cast(KindName, request.param)
 
 
 class Guest:
@@ -104,7 +116,8 @@ def test_removing_snapshots_in_any_order_loses_nothing(
     service.power_off("vm-1")
     assert contents(guest.vm.leaf_view(2000)) == guest.bytes
     qemu_agrees(guest.vm.leaf_view(2000))
-    assert sorted(path.name for path in guest.vm.folder.glob("*.vmdk")) == ["web01-flat.vmdk", "web01.vmdk"]
+    assert {path.name for path in guest.vm.folder.glob("*.vmdk")} - {"web01-flat.vmdk"} == {"web01.vmdk"}
+    assert len(list((service._objects / "san1").iterdir())) == (0 if guest.disk.kind.has_files else 1)
 
 
 def test_a_guest_that_writes_during_a_consolidation_finds_its_writes(
@@ -159,25 +172,32 @@ def test_a_new_delta_has_its_parents_cid_until_it_was_written_and_closed(service
     assert descriptor("web01-000002.vmdk").parent_cid == descriptor("web01-000001.vmdk").cid
 
 
+@pytest.mark.parametrize("store_kind", FILE_KINDS)
 def test_the_tables_of_a_leaf_in_use_say_that_they_cant_be_trusted(service: HostService, guest: Guest) -> None:
     service.create_snapshot("vm-1", "one")
     guest.work(20)
 
-    def dirty() -> bool:
-        header = (guest.vm.folder / "web01-000001-sesparse.vmdk").read_bytes()[512:544]
-        return header[24:32] != bytes(8)
+    def open_leaf() -> int:
+        with closing(open_chain(LocalFolder(guest.vm.folder), "web01-000001.vmdk")) as chain:
+            return chain.capacity_bytes
 
-    assert dirty()
-    refused = subprocess.run(
-        ["qemu-img", "info", guest.vm.folder / "web01-000001.vmdk"], capture_output=True, text=True, timeout=20
-    )
+    for _ in range(2):
+        with pytest.raises(VmdkInUse):
+            open_leaf()
+        service.power_off("vm-1")
+        assert open_leaf() == guest.disk.capacity_bytes
+        service.power_on("vm-1")
+
+
+@pytest.mark.parametrize("store_kind", ["vmfs6"])
+def test_qemu_refuses_a_leaf_of_sesparse_in_use(service: HostService, guest: Guest) -> None:
+    service.create_snapshot("vm-1", "one")
+    leaf = guest.vm.folder / "web01-000001.vmdk"
+    refused = subprocess.run(["qemu-img", "info", leaf], capture_output=True, text=True, timeout=20)
     assert refused.returncode != 0
-    service.power_off("vm-1")
-    assert not dirty()
-    service.power_on("vm-1")
-    assert dirty()
 
 
+@pytest.mark.parametrize("store_kind", ["vmfs6"])
 def test_tables_and_grains_lie_in_allocation_order(service: HostService, new_vm: Callable[..., None]) -> None:
     new_vm(64 * MIB, data_bytes=0)
     service.create_snapshot("vm-1", "one")
@@ -193,24 +213,76 @@ def test_tables_and_grains_lie_in_allocation_order(service: HostService, new_vm:
     assert [grains[at] for at in (0, 4096, 8192)] == [48, 0, 20]
 
 
+@pytest.mark.parametrize("store_kind", ["vmfs5", "nfs"])
+def test_a_cowd_delta_is_laid_out_as_hosts_do_it(service: HostService, new_vm: Callable[..., None]) -> None:
+    new_vm(64 * MIB + 512, data_bytes=0)
+    service.create_snapshot("vm-1", "one")
+    disk = service._vms["vm-1"].disks[2000]
+    for offset in (48 * MIB, 512, 64 * MIB):
+        disk.write(offset, memoryview(bytes([1 + (offset >> 20)]) * 512))
+    disk.close_leaf()
+    assert disk.leaf.extent.path.name == "web01-000001-delta.vmdk"
+    raw = disk.leaf.extent.path.read_bytes()
+    assert raw[:4] == b"COWD"
+    words = [int.from_bytes(raw[at : at + 4], "little") for at in range(4, 32, 4)]
+    assert words == [1, 3, (64 * MIB + 512) // 512, 1, 4, 33, len(raw) // 512]
+    directory = [int.from_bytes(raw[2048 + 4 * slot :][:4], "little") for slot in range(33)]
+    assert [slot for slot, sector in enumerate(directory) if sector] == [0, 24, 32]
+    assert directory[24] < directory[0] < directory[32]
+    for offset in (48 * MIB, 512, 64 * MIB):
+        slot, entry = offset // TABLE_COVERS, offset % TABLE_COVERS // 512
+        sector = int.from_bytes(raw[directory[slot] * 512 + 4 * entry :][:4], "little")
+        assert raw[sector * 512 : (sector + 1) * 512] == bytes([1 + (offset >> 20)]) * 512
+
+
+@pytest.mark.parametrize("store_kind", FILE_KINDS)
+def test_a_disk_of_2_tib_has_sesparse_deltas(
+    service: HostService, new_vm: Callable[..., None], qemu_agrees: Callable[[View], None]
+) -> None:
+    new_vm(2 << 40, data_bytes=MIB, data_runs=2)
+    service.create_snapshot("vm-1", "one")
+    vm = service._vms["vm-1"]
+    disk = vm.disks[2000]
+    disk.write((2 << 40) - 4096, memoryview(b"end!" * 1024))
+    assert disk.leaf.extent.path.name == "web01-000001-sesparse.vmdk"
+    with closing(open_chain(LocalFolder(vm.folder), "web01.vmdk")) as chain:
+        assert chain.capacity_bytes == 2 << 40
+
+
+@pytest.mark.parametrize("store_kind", ["vsan"])
+def test_a_disk_on_vsan_has_descriptors_and_no_other_files(service: HostService, guest: Guest) -> None:
+    service.create_snapshot("vm-1", "one")
+    names = {path.name for path in guest.vm.folder.iterdir()}
+    assert names == {"web01.vmdk", "web01-000001.vmdk", "web01.vmx", "vmware.log"}
+    base, leaf = (
+        Descriptor.parse((guest.vm.folder / name).read_text()) for name in ("web01.vmdk", "web01-000001.vmdk")
+    )
+    assert (base.create_type, leaf.create_type) == ("vmfs", "vsanSparse")
+    assert [line.kind for line in (*base.extents, *leaf.extents)] == ["VMFS", "VSANSPARSE"]
+    assert all((line.file or "").startswith("vsan://") for line in (*base.extents, *leaf.extents))
+    assert service.used_bytes("san1") > 4 * MIB
+
+
 def test_no_file_can_be_read_by_others(service: HostService, guest: Guest) -> None:
     service.set_change_tracking("vm-1", enabled=True, immediate=False)
     service.create_snapshot("vm-1", "one")
     guest.work(5)
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in guest.vm.folder.iterdir()}
+    files = [*guest.vm.folder.iterdir(), *(service._objects / "san1").iterdir()]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in files}
     assert len(modes) >= 8
     assert set(modes.values()) == {0o600}
 
 
+@pytest.mark.parametrize("store_kind", ["vmfs6"])
 def test_the_same_seed_fills_a_disk_with_the_same_bytes_and_ends_it_with_data(
     tmp_path: Path, new_vm: Callable[..., None], service: HostService
 ) -> None:
     def host(name: str, seed: int) -> bytes:
         other = HostService(tmp_path / name, seed=1)
-        disk = {"key": 2000, "capacity_bytes": 30 * MIB + 512, "data_bytes": 9 * MIB, "data_runs": 5, "file": "a.vmdk"}
-        made = other.create_vm("vm-1", "san1", "a", "a", [disk], {}, seed)  # type: ignore[list-item]
+        disk = new_disk(30 * MIB + 512, 9 * MIB, 5)
+        made = other.create_vm("vm-1", "san1", "web01", "web01", [disk], {}, seed)
         assert abs(made["disks"][0]["allocated_bytes"] - 9 * MIB) < MIB
-        return (tmp_path / name / "datastores/san1/a/a-flat.vmdk").read_bytes()
+        return (tmp_path / name / "datastores/san1/web01/web01-flat.vmdk").read_bytes()
 
     one, again, other = host("x", 5), host("y", 5), host("z", 6)
     assert one == again != other

@@ -48,6 +48,24 @@ def test_descriptors_are_readable_live_and_extents_arent(get: Get, service: Host
     assert get("web01/web01-flat.vmdk")[0] == 200
 
 
+@pytest.mark.parametrize(
+    ("store_kind", "base", "frozen", "leaf"),
+    [("vmfs6", 500, 500, 500), ("vmfs5", 200, 200, 500), ("nfs", 200, 200, 200), ("vsan", 404, 404, 404)],
+)
+def test_what_a_running_vm_locks_depends_on_its_datastore(
+    get: Get, service: HostService, base: int, frozen: int, leaf: int
+) -> None:
+    service.power_on("vm-1")
+    service.create_snapshot("vm-1", "one")
+    service.create_snapshot("vm-1", "two")
+    disk = service._vms["vm-1"].disks[2000]
+    assert [get(f"web01/{layer.path.name}")[0] for layer in disk.layers] == [200] * 3
+    names = [f"web01/{layer.extent.path.name}" for layer in disk.layers]
+    assert [get(name)[0] for name in names] == [base, frozen, leaf]
+    service.power_off("vm-1")
+    assert {get(name)[0] for name in names} == {404 if base == 404 else 200}
+
+
 def test_ranges_are_exact(get: Get, service: HostService) -> None:
     status, whole = get("web01/web01-flat.vmdk")
     assert (status, len(whole)) == (200, 4 * MIB + 512)

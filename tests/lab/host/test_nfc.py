@@ -13,6 +13,8 @@ import pytest
 
 from snapferry.lab.host import HostError, HostService
 
+from ...odd import new_disk
+
 MIB = 1 << 20
 KIB = 1 << 10
 NewVm = Callable[..., None]
@@ -113,8 +115,7 @@ def test_the_leaf_of_a_running_vm_is_refused_and_opens_when_it_is_off(
 
 def test_a_leaf_is_busy_for_a_moment_after_power_off(tmp_path: Path) -> None:
     host = HostService(tmp_path, seed=1, leaf_busy_seconds=0.2)
-    disk = {"key": 2000, "capacity_bytes": MIB, "data_bytes": MIB, "data_runs": 1, "file": "web01.vmdk"}
-    host.create_vm("vm-1", "san1", "web01", "web01", [disk], {}, 1)  # type: ignore[list-item]
+    host.create_vm("vm-1", "san1", "web01", "web01", [new_disk(MIB, MIB, 1)], {}, 1)
     host.power_on("vm-1")
     host.power_off("vm-1")
     assert "still busy" in str(refusal(lambda: host.open_disk("vm-1", None, BASE)))

@@ -11,6 +11,8 @@ import pytest
 
 from snapferry.lab.host import HostClient, HostError
 
+from ...odd import new_disk
+
 MIB = 1 << 20
 
 
@@ -32,8 +34,7 @@ def test_a_host_serves_its_parent_and_ends_with_it(process: subprocess.Popen[str
     assert ports["nfc_port"] > 0
     assert ports["https_port"] > 0
     client = HostClient(tmp_path / "run/esx1", timeout_seconds=20)
-    disk = {"key": 2000, "capacity_bytes": 4 * MIB, "data_bytes": MIB, "data_runs": 2, "file": "web01.vmdk"}
-    client.create_vm("vm-1", "san1", "web01", "web01", [disk], {"rate_bytes": MIB}, 1)  # type: ignore[list-item]
+    client.create_vm("vm-1", "san1", "web01", "web01", [new_disk(4 * MIB, MIB, 2)], {"rate_bytes": MIB}, 1)
     client.set_change_tracking("vm-1", enabled=True, immediate=True)
     client.power_on("vm-1")
     made = client.create_snapshot("vm-1", "one")["disks"][0]

@@ -6,6 +6,7 @@ import pytest
 from pyVmomi import vim, vmodl
 
 from snapferry.lab import Lab
+from snapferry.lab.kinds import KINDS
 
 PC = vmodl.query.PropertyCollector
 
@@ -129,7 +130,7 @@ def test_a_vm_is_found_by_either_uuid(si: Any, web01: Any) -> None:
 
 def test_datastores_tell_their_kind_and_free_space(si: Any, lab: Lab) -> None:
     stores = {one.name: one for one in si.content.searchIndex.FindByInventoryPath("Vienna/dc1").datastore}
-    assert sorted(stores) == ["san1", "san2"]
+    assert sorted(stores) == sorted(["san1", "san2", *KINDS])
     info, summary = stores["san1"].info, stores["san1"].summary
     assert (summary.type, info.vmfs.majorVersion, summary.accessible) == ("VMFS", 6, True)
     assert summary.capacity == 500 << 30
