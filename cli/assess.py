@@ -70,9 +70,13 @@ def _show(assessments: "list[Assessment]", *, target: bool) -> None:
     )
     ready = "ready" if target else "source ready"
     show(table("VM", ready, ">disks", ">capacity", ">first copy at most", ">downtime", rows=rows))
-    ways = [(one.vm.path, disk.label, one.routes[disk.key]) for one in assessments for disk in one.vm.disks]
+    ways = [
+        (one.vm.path, disk.label, one.routes[disk.key], one.changes[disk.key])
+        for one in assessments
+        for disk in one.vm.disks
+    ]
     if ways:
-        show(table("VM", "disk", "read by", rows=ways))
+        show(table("VM", "disk", "read by", "changes by", rows=ways))
     concerns = [(one.vm.path, each.severity, each.text, each.next_step) for one in assessments for each in one.concerns]
     if concerns:
         show(table("VM", "severity", "concern", "next step", rows=concerns))

@@ -1,11 +1,12 @@
 """What stands in the way of a move, how each disk would be read, and how long it would take."""
 
 from snapferry import opennebula, vsphere
+from snapferry.changes import changes_of, untracked
 from snapferry.convergence import COPY_BYTES_PER_SECOND, Costs
 from snapferry.doubt import old_host
 from snapferry.errors import SnapferryError
 from snapferry.opennebula.models import Network
-from snapferry.plan import Frozen, MigrationPlan
+from snapferry.plan import ChangesBy, Frozen, MigrationPlan
 from snapferry.routes import closed, ways_to
 from snapferry.vsphere import Concern
 from snapferry.vsphere.models import SourceDisk, SourceVm
@@ -29,6 +30,8 @@ class Assessment(Frozen):
     concerns: tuple[Concern, ...]
     routes: dict[int, str]
     """Route to each disk's bytes and why, by device key."""
+    changes: dict[int, str]
+    """By what each disk's changes are found and why, by device key."""
     estimate: Estimate
 
     @property
@@ -51,7 +54,8 @@ def assess(
         plan: how it shall move; without one, only the source is looked at.
         target: client of OpenNebula, for networks and space.
     """
-    concerns = list(vsphere.concerns(vm))
+    asked = plan is not None and plan.changes == ChangesBy.TRACKING
+    concerns = list(vsphere.concerns(vm, tracked=asked or not untracked(vm, plan)))
     if missing := vsphere.missing_privileges(source, vm):
         concerns.append(
             _critical("privileges", f"The vCenter user lacks {', '.join(missing)}.", "Give its role these privileges.")
@@ -59,7 +63,8 @@ def assess(
     if plan and target:
         concerns += _target_concerns(vm, plan, target)
     routes = {disk.key: _route(disk, vm, plan) for disk in vm.disks}
-    return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, estimate=estimate(vm))
+    changes = {key: str(means) for key, means in changes_of(vm, plan).items()}
+    return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, changes=changes, estimate=estimate(vm, plan))
 
 
 def _route(disk: SourceDisk, vm: SourceVm, plan: MigrationPlan | None) -> str:
@@ -96,8 +101,9 @@ def _critical(name: str, text: str, next_step: str) -> Concern:
     return Concern(id=name, severity="critical", text=text, next_step=next_step)
 
 
-def estimate(vm: SourceVm) -> Estimate:
+def estimate(vm: SourceVm, plan: MigrationPlan | None = None) -> Estimate:
     """How long the move of a VM would take, before anything of it was measured."""
+    changes = changes_of(vm, plan)
     total = sum(disk.capacity_bytes for disk in vm.disks)
     costs = Costs()
     notes = [
@@ -105,10 +111,16 @@ def estimate(vm: SourceVm) -> Estimate:
         "The first round skips blocks that were never written, so it copies less than the capacity.",
         f"The downtime assumes {costs.shutdown:.0f} s for the shutdown and {costs.start:.0f} s for the start.",
     ]
-    if not vm.change_tracking:
+    tracked = any(one.by == ChangesBy.TRACKING for one in changes.values())
+    if tracked and not vm.change_tracking:
         notes.append("Change tracking is off and will be switched on: a snapshot is made and removed for it.")
     last_changes = 5.0
-    if doubt := old_host(vm):
+    compared = [disk for disk in vm.disks if changes[disk.key].by == ChangesBy.COMPARE]
+    if compared:
+        last_changes += sum(disk.capacity_bytes for disk in compared) / COPY_BYTES_PER_SECOND
+        labels, why = ", ".join(disk.label for disk in compared), changes[compared[0].key].why
+        notes.append(f"Every round, and the last changes too, compare {labels} in full: {why}.")
+    if tracked and (doubt := old_host(vm)):
         last_changes = total / COPY_BYTES_PER_SECOND
         notes.append(f"Every round, and the last changes too, compare the disks in full: {doubt}.")
     parts = {"shutdown": costs.shutdown, "last changes": last_changes, "morph": costs.morph, "start": costs.start}

@@ -47,6 +47,8 @@ class Costs(NamedTuple):
     shutdown: float = SHUTDOWN_SECONDS
     morph: float = 0.0
     start: float = START_SECONDS
+    compared_bytes: int = 0
+    """What is read and compared while the VM is off, because nothing tells what changed."""
 
 
 class Verdict(Frozen):
@@ -96,11 +98,12 @@ def predict(rounds: Sequence[Round], costs: Costs = Costs()) -> dict[str, float]
     """Seconds of each step of a cutover that began right after one more round.
 
     What has changed by then is the dirty rate times the time from that round's snapshot to the end of the shutdown;
-    everything counts as changed while change tracking is in doubt.
+    everything counts as changed while change tracking is in doubt, and where nothing tells what did.
     """
     last = rounds[-1]
     doubted = in_doubt(rounds)
     changed = last.copied_bytes if doubted else dirty_rate(last) * (last.seconds + costs.shutdown)
+    changed = max(changed, costs.compared_bytes)
     overhead = max(0.0, min(last.seconds - last.copy_seconds, 30.0))
     parts = {"shutdown": costs.shutdown, "last changes": changed / copy_rate(rounds) + overhead}
     return parts | {"morph": costs.morph, "start": costs.start}
@@ -116,19 +119,24 @@ def judge(rounds: Sequence[Round], plan: MigrationPlan, costs: Costs = Costs()) 
     """
     parts = predict(rounds, costs)
     downtime = sum(parts.values())
-    decision, reason = _decide(rounds, plan, downtime)
+    decision, reason = _decide(rounds, plan, downtime, costs.compared_bytes)
     return Verdict(decision=decision, predicted_downtime_seconds=downtime, parts=parts, reason=reason)
 
 
-def _decide(rounds: Sequence[Round], plan: MigrationPlan, downtime: float) -> tuple[Decision, str]:
+def _decide(rounds: Sequence[Round], plan: MigrationPlan, downtime: float, compared_bytes: int) -> tuple[Decision, str]:
     last = rounds[-1]
     changed = f"{last.changed_bytes / 1e6:.1f} MB changed"
     fits = f"a cutover now would take about {downtime:.0f} s, the plan allows {plan.downtime_budget_seconds:.0f} s"
     if last.kind != "base":
-        if last.changed_bytes <= plan.floor_bytes:
+        if last.changed_bytes <= plan.floor_bytes and not compared_bytes:
             return "converged", f"{changed}, which is under the floor of {plan.floor_bytes / 1e6:.1f} MB; {fits}."
         if downtime <= plan.downtime_budget_seconds:
             return "converged", f"{changed}; {fits}."
+        if compared_bytes:
+            return "not-converging", (
+                f"nothing tells what changed, so {compared_bytes / 1e6:.1f} MB are compared while the VM is off,"
+                f" however many rounds there are; {fits}."
+            )
         dirty, rate = dirty_rate(last), copy_rate(rounds)
         deltas = [one.changed_bytes for one in rounds if one.kind != "base"]
         grows = len(deltas) >= 2 and deltas[-1] > SHRINKS * deltas[-2]

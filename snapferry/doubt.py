@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from snapferry.plan import ChangesBy
 from snapferry.record import BaseState, DiskRecord
 from snapferry.vsphere import ChangesUnknown, parse_change_id
 from snapferry.vsphere.models import SourceDisk, SourceVm
@@ -70,18 +71,21 @@ class History(NamedTuple):
     """Why vCenter doesn't tell all; empty where it does."""
 
 
-def doubt_of(record: DiskRecord, disk: SourceDisk, vm: SourceVm, history: History) -> Doubt | None:
-    """Why changes since the record's change id can't be trusted; None where they can, or where there is no id yet.
+def doubt_of(
+    record: DiskRecord, disk: SourceDisk, vm: SourceVm, history: History, by: ChangesBy = ChangesBy.TRACKING
+) -> Doubt | None:
+    """Why changes since the disk's base can't be trusted; None where they can, or where there is no base yet.
 
     Args:
         record: the disk's base: warm, or partly copied.
         disk: the disk at the point in time that is copied.
         vm: as it is now.
         history: since the base.
+        by: by what the changes are found; a comparison trusts nothing, so there is nothing to doubt.
     """
     if record.state == BaseState.DIVERGED:
         return Doubt(Reason.DIVERGED, "the image was written to by something else than the copy")
-    if record.state == BaseState.EMPTY:
+    if record.state == BaseState.EMPTY or by == ChangesBy.COMPARE:
         return None
     return next(_doubts(record, disk, vm, history), None)
 

@@ -8,7 +8,8 @@ from snapferry import opennebula, vsphere
 from snapferry.errors import PlanError, Refused
 from snapferry.lease import TAKE_SECONDS, TERM_SECONDS, Lease
 from snapferry.plan import MigrationPlan, vm_name
-from snapferry.record import MigrationRecord, Phase, RoundResult, find_record, find_records, identity_of_template
+from snapferry.record import MigrationRecord, Phase, RoundResult, identity_of_template
+from snapferry.survey import find_record, find_records
 from snapferry.vsphere.models import Snapshot, SourceVm
 
 

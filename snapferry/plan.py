@@ -93,6 +93,15 @@ class Route(StrEnum):
     """The whole disk as a stream, through an export lease."""
 
 
+class ChangesBy(StrEnum):
+    """By what it is found out which blocks of a disk changed."""
+
+    TRACKING = "tracking"
+    """vSphere's changed block tracking."""
+    COMPARE = "compare"
+    """Every block is read and held against the image."""
+
+
 class OnDoubt(StrEnum):
     """What to do where change tracking can't be trusted for the last changes, while the VM is off."""
 
@@ -226,6 +235,9 @@ class MigrationPlan(Frozen):
     next one is taken, and that is said."""
     mounts: dict[str, Path] = {}
     """Where NFS datastores are mounted on the worker: `{nfs1: /mnt/nfs1}`."""
+    changes: ChangesBy | None = None
+    """By what it is found out which blocks changed: `tracking` (switched on where it is off), or `compare` (each round,
+    and the cutover while the VM is off, reads the whole disks); by default tracking, where it can be had."""
     rate_limit_bytes: Bytes | None = Field(None, gt=0, alias="rate_limit")
     """The most that is read from the source in a second, over all disks of the VM; no limit by default."""
     enable_change_tracking: bool = True

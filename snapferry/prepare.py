@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from snapferry import opennebula, vsphere
+from snapferry.changes import untracked
 from snapferry.errors import LeaseLost, Refused
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Image, Network
-from snapferry.plan import MigrationPlan
+from snapferry.plan import ChangesBy, MigrationPlan
 from snapferry.record import DiskRecord, MigrationRecord, Phase, base_of_image, identity_of_image, identity_of_template
 from snapferry.survey import id_of
 from snapferry.vectors import Vector
@@ -33,7 +34,7 @@ def prepare(migration: Migration, watch: Watch) -> MigrationRecord:
     networks = check(migration)
     if record is not None and record.phase != Phase.PLANNED:  # which it leaves once everything is there
         record.check_disks(migration.vm.disks)
-        _switch_tracking_on(migration, watch)
+        _settle_changes(migration, watch)
         return migration.planned
     return _make(migration, networks, watch)
 
@@ -53,20 +54,32 @@ def check(migration: Migration) -> list[Network]:
             f"{vm.name}: the vCenter user lacks {', '.join(missing)}.",
             "Give its role these privileges on the VM (README, Privileges).",
         )
-    critical = [one for one in vsphere.concerns(vm) if one.severity == "critical"]
+    reason = _untracked(migration)
+    critical = [one for one in vsphere.concerns(vm, tracked=not reason) if one.severity == "critical"]
     if critical:
         raise Refused(
             "\n".join(f"{vm.name}: {one.text}" for one in critical), " ".join(one.next_step for one in critical)
-        )
-    if not vm.change_tracking and not plan.enable_change_tracking:
-        raise Refused(
-            f"{vm.name}: change tracking is off.", "Let the plan switch it on: `enable_change_tracking: true`."
         )
     known = opennebula.list_networks(migration.target)
     networks = [opennebula.map_network(known, plan.networks, nic.network) for nic in vm.nics]
     _check_datastore(migration)
     _check_name(migration)
     return networks
+
+
+def _untracked(migration: Migration) -> str:
+    """Why change tracking isn't used; empty where it is.
+
+    Raises:
+        Refused: the plan asks for it, and it can't be had.
+    """
+    reason = untracked(migration.vm, migration.plan)
+    if reason and migration.plan.changes == ChangesBy.TRACKING:
+        raise Refused(
+            f"{migration.vm.name}: the plan asks for change tracking, and {reason}.",
+            "Put that right, or leave `changes` out of the plan.",
+        )
+    return reason
 
 
 def _check_datastore(migration: Migration) -> None:
@@ -102,7 +115,7 @@ def _make(migration: Migration, networks: list[Network], watch: Watch) -> Migrat
             nics = [
                 _nic(migration, nic, network, watch) for nic, network in zip(migration.vm.nics, networks, strict=True)
             ]
-            _switch_tracking_on(migration, watch)
+            _settle_changes(migration, watch)
             disks = list(zip(migration.vm.disks, (image.id for image in images), strict=True))
             lease.check()
             attributes = opennebula.build_template(migration.vm, migration.plan, disks, nics, {})
@@ -195,12 +208,18 @@ def _nic(migration: Migration, nic: Any, network: Network, watch: Watch) -> dict
     return opennebula.ensure_address(migration.target, planned, migration.planned.migration_id)
 
 
-def _switch_tracking_on(migration: Migration, watch: Watch) -> None:
-    if migration.vm.change_tracking:
-        return
-    watch.step("change tracking", "switching it on")
-    record = migration.planned.model_copy(update={"tracking_enabled_by_us": True})
-    opennebula.update_template(migration.target, record.template_id, identity_of_template(record))
-    migration.record = record
-    vsphere.enable_change_tracking(migration.source, migration.vm)
-    migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
+def _settle_changes(migration: Migration, watch: Watch) -> None:
+    """Notes by what the changes are to be found, and switches tracking on where it is to tell them."""
+    record = migration.planned.model_copy(update={"untracked": _untracked(migration)})
+    enable = not record.untracked and not migration.vm.change_tracking
+    if enable:
+        watch.step("change tracking", "switching it on")
+        record = record.model_copy(update={"tracking_enabled_by_us": True})
+    elif record.untracked:
+        watch.step("change tracking", f"isn't used: {record.untracked}")
+    if record != migration.planned:
+        opennebula.update_template(migration.target, record.template_id, identity_of_template(record))
+        migration.record = record
+    if enable:
+        vsphere.enable_change_tracking(migration.source, migration.vm)
+        migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)

@@ -23,11 +23,10 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from snapferry import opennebula
 from snapferry.convergence import Verdict
 from snapferry.errors import Refused, TargetError
 from snapferry.opennebula.models import Image, Template
-from snapferry.plan import Frozen
+from snapferry.plan import ChangesBy, Frozen
 from snapferry.vectors import Vector, pack
 from snapferry.vsphere.models import SourceDisk, SourceVm
 
@@ -62,6 +61,11 @@ class BaseState(StrEnum):
     """Something else than the pump wrote, or may have: no id counts any more."""
 
 
+RoundKind = Literal["base", "delta", "compare", "final"]
+"""`base`: everything was looked at; `delta`: what changed; `compare`: everything, because nothing tells what changed;
+`final`: what changed until the power-off."""
+
+
 class DiskResult(Frozen):
     """What one round did for one disk."""
 
@@ -78,6 +82,8 @@ class DiskResult(Frozen):
     """By which way the bytes came; see `plan.Route`."""
     detour: str = ""
     """Which ways failed before, and why; empty where the first one did it."""
+    changes: ChangesBy = ChangesBy.TRACKING
+    """By what it was found out what changed."""
     doubt: str = ""
     """Why every block was looked at although there was a base; empty where the delta was trusted."""
 
@@ -86,7 +92,7 @@ class RoundResult(Frozen):
     """What one round did."""
 
     number: int
-    kind: Literal["base", "delta", "final"]
+    kind: RoundKind
     snapshot: str
     """moref of its snapshot; empty for the last changes of a powered-off VM."""
     started: datetime
@@ -166,6 +172,8 @@ class MigrationRecord(Frozen):
     vm_moref: str
     vm_name: str
     tracking_enabled_by_us: bool = False
+    untracked: str = ""
+    """Why change tracking isn't used; empty where it is."""
     round_number: int = 0
     """The round under way, or the last one."""
     round_snapshot: str = ""
@@ -232,6 +240,7 @@ def identity_of_template(record: MigrationRecord) -> dict[str, dict[str, str]]:
             "VM_MOREF": record.vm_moref,
             "VM_NAME": pack(record.vm_name),
             "TRACKING": "ours" if record.tracking_enabled_by_us else "",
+            "UNTRACKED": pack(record.untracked) if record.untracked else "",
         }
     }
 
@@ -353,6 +362,7 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
             vm_moref=mine.get("VM_MOREF"),
             vm_name=mine.packed("VM_NAME"),
             tracking_enabled_by_us=mine.get("TRACKING") == "ours",
+            untracked=mine.packed("UNTRACKED") or "",
             round_number=under_way.number("NUMBER") or 0,
             round_snapshot=under_way.get("SNAPSHOT"),
             rounds=_ROUNDS.validate_python(history.packed("HISTORY") or ()),
@@ -364,41 +374,6 @@ def read_template_record(template: Template, images: list[Image]) -> MigrationRe
         )
     except (ValueError, ValidationError, zlib.error) as error:
         raise _unreadable(f"template {template.id} ({template.name})") from error
-
-
-def find_records(client: opennebula.Client, vm_key: str | None = None) -> list[MigrationRecord]:
-    """Every record at the target, or one VM's, the newest last.
-
-    Raises:
-        TargetError: a record is there and can't be read; a missing or unreadable record never means a fresh VM.
-    """
-    templates = [one for one in opennebula.list_templates(client) if "SNAPFERRY" in one.attributes]
-    if vm_key is not None:
-        templates = [one for one in templates if _value(one.attributes, "VM_KEY") == vm_key]
-    if not templates:
-        return []
-    images = opennebula.list_images(client)
-    found = [read_template_record(one, images) for one in sorted(templates, key=lambda one: one.id)]
-    return [one for one in found if one is not None]
-
-
-def find_record(client: opennebula.Client, vm: SourceVm) -> MigrationRecord | None:
-    """The record of this VM's move: the one under way, else the last one that ended in a migration.
-
-    Raises:
-        Refused: there are two under way.
-        TargetError: a record can't be read.
-    """
-    records = [one for one in find_records(client, vm.key) if one.phase != Phase.ABANDONED]
-    under_way = [one for one in records if one.open]
-    if len(under_way) > 1:
-        ids = " and ".join(str(one.template_id) for one in under_way)
-        raise Refused(
-            f"{vm.name}: the templates {ids} both carry a migration of this VM that is under way.",
-            "Find out which one is right (`onetemplate show`), and delete the other with its images.",
-        )
-    found = under_way or records
-    return found[-1] if found else None
 
 
 def _value(attributes: Mapping[str, Any], name: str) -> str:

@@ -37,6 +37,8 @@ class ReportRound(Frozen):
     decision: str | None
     doubts: tuple[str, ...] = ()
     """Of each disk that was read in full although there was a base: its label, why, and how much differed."""
+    changes: tuple[str, ...] = ()
+    """Of each disk: its label, and by what its changes were found."""
     routes: tuple[str, ...] = ()
     """Of each disk: its label, by which route it was read, and why not by another that failed before."""
 
@@ -51,6 +53,8 @@ class Report(Frozen):
     template_id: int
     machine_id: int | None
     made: datetime
+    untracked: str = ""
+    """Why change tracking wasn't used; empty where it was."""
     rounds: tuple[ReportRound, ...]
     disks: tuple[ReportDisk, ...]
     copied_bytes: int
@@ -79,6 +83,7 @@ def build_report(migration: Migration) -> Report:
         template_id=record.template_id,
         machine_id=cutover.machine_id if cutover else None,
         made=datetime.now(UTC),
+        untracked=record.untracked,
         rounds=tuple(_round(one) for one in record.rounds),
         disks=tuple(
             ReportDisk(
@@ -110,6 +115,7 @@ def _round(one: RoundResult) -> ReportRound:
         predicted_downtime_seconds=one.predicted_downtime_seconds,
         decision=one.verdict.decision if one.verdict else None,
         doubts=tuple(f"{disk.label}: {_doubt(disk)}" for disk in one.disks if disk.doubt),
+        changes=tuple(f"{disk.label}: {disk.changes}" for disk in one.disks),
         routes=tuple(f"{disk.label}: {_route(disk)}" for disk in one.disks if disk.route),
     )
 
@@ -165,7 +171,7 @@ def report_markdown(report: Report) -> str:
         f"At the target: {where}. Downtime: **{downtime}**. Rounds: {len(report.rounds)}, "
         f"{report.copied_bytes / 1e6:,.1f} MB copied.\n\n"
         f"## Downtime\n\n| step | time |\n|---|---:|\n{parts}\n\n"
-        f"{_routes(report)}{_doubts(report)}"
+        f"{_changes(report)}{_routes(report)}{_doubts(report)}"
         f"## Disks\n\n| disk | place | capacity | image | copied |\n|---|---|---:|---|---:|\n{disks}\n"
     )
 
@@ -173,6 +179,14 @@ def report_markdown(report: Report) -> str:
 def _doubts(report: Report) -> str:
     lines = [f"- Round {one.number}, {_cell(doubt)}." for one in report.rounds for doubt in one.doubts]
     return "\n".join(["## Read in full, because", "", *lines, "", ""]) if lines else ""
+
+
+def _changes(report: Report) -> str:
+    """By what changes were found, where that wasn't change tracking."""
+    if not report.untracked:
+        return ""
+    means = dict.fromkeys(f"- {_cell(each)}" for one in report.rounds for each in one.changes)
+    return "\n".join([f"## Changes found without change tracking: {_cell(report.untracked)}", "", *means, "", ""])
 
 
 def _routes(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""The disks of one round: what each needs, how it is copied, and when its id becomes a base."""
+"""The disks of one round: how each is copied, and when its id becomes a base."""
 
 import os
 import secrets
@@ -6,23 +6,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import closing
-from datetime import datetime
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from snapferry import opennebula, vsphere
+from snapferry import opennebula
 from snapferry.disk_readers import DiskReaders
-from snapferry.doubt import Doubt, History, Reason, doubt_of
 from snapferry.errors import SnapferryError
 from snapferry.lease import Lease
 from snapferry.migration import Migration
-from snapferry.plan import OnDoubt, Route
+from snapferry.plan import Route
 from snapferry.readers import RouteFailed
-from snapferry.record import BaseState, DiskRecord, DiskResult, base_of_image
+from snapferry.record import BaseState, DiskResult, base_of_image
+from snapferry.round_work import Point, Work
 from snapferry.routes import Way, ways_to
-from snapferry.seams import Changes, Journal
-from snapferry.transfer import Copied, Extents, FileJournal, NoJournal, RateLimiter, pump
+from snapferry.seams import Journal
+from snapferry.transfer import Copied, FileJournal, NoJournal, RateLimiter, pump
 from snapferry.vmdk import VmdkError
 from snapferry.vsphere.models import SourceDisk
 from snapferry.watch import Watch
@@ -34,106 +32,6 @@ def state_folder() -> Path:
     named = os.environ.get("SNAPFERRY_STATE")
     base = os.environ.get("XDG_STATE_HOME")
     return Path(named) if named else (Path(base) if base else Path.home() / ".local/state") / "snapferry"
-
-
-class Point(NamedTuple):
-    """The point in time that is copied: a snapshot, or the VM itself where it is off.
-
-    Attributes:
-        snapshot: moref; empty for the powered-off VM.
-        taken: when, by vCenter's clock.
-        disks: each disk with its change id and the file to read.
-    """
-
-    snapshot: str
-    taken: datetime
-    disks: tuple[SourceDisk, ...]
-
-
-class Work(NamedTuple):
-    """What one disk needs in this round."""
-
-    disk: SourceDisk
-    record: DiskRecord
-    extents: Extents
-    zeros: Extents
-    """Extents that the base leaves out, and that have to be made to read as zeros."""
-    doubt: str
-    """Why a base, or a part of one, counts for nothing; empty where it counts or there is none."""
-    outdated: Extents | None = None
-    """What changed since a base copy that had to end: its other blocks still count. None where none of it counts."""
-
-    whole: bool = False
-    """Whether the whole disk is read because the allocation map isn't believed."""
-
-    @property
-    def is_delta(self) -> bool:
-        """Whether the image holds a base that the extents are changes of."""
-        return self.record.state == BaseState.WARM and not self.doubt
-
-    def is_compared(self, on_doubt: OnDoubt, *, off: bool) -> bool:
-        """Whether each block is held against what the image holds, and only what differs is written.
-
-        Args:
-            on_doubt: what the plan says of a VM that is off.
-            off: whether it is.
-        """
-        if self.is_delta or self.record.state == BaseState.EMPTY:
-            return False
-        return not off or on_doubt == OnDoubt.COMPARE
-
-
-def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
-    """What each disk needs: its delta, or all that its map names, and why."""
-    watch.step("changes", "asking which blocks changed")
-
-    @cache
-    def history(since: datetime | None) -> History:
-        return _read_history(migration, since)
-
-    works = []
-    for disk in point.disks:
-        record = migration.planned.disk(disk)
-        doubt = doubt_of(record, disk, migration.vm, history(record.taken))
-        changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
-        works.append(_work(changes, disk, record, doubt))
-    return works
-
-
-def _read_history(migration: Migration, since: datetime | None) -> History:
-    if since is None:
-        return History()
-    try:
-        return History(
-            len(vsphere.reverts_since(migration.source, migration.vm.moref, since)),
-            tuple(vsphere.power_events_since(migration.source, migration.vm.moref, since)),
-        )
-    except vsphere.HistoryIncomplete as error:
-        return History(gap=error.cause.rstrip("."))
-
-
-def _work(changes: Changes, disk: SourceDisk, record: DiskRecord, doubt: Doubt | None) -> Work:
-    changed: Extents | None = None
-    if record.state in (BaseState.WARM, BaseState.PARTIAL) and not doubt:
-        try:
-            changed = changes.since(record.change_id)
-        except vsphere.ChangesUnknown as error:
-            doubt = _unknown(error)
-    if changed is not None and record.state == BaseState.WARM:
-        return Work(disk, record, changed, Extents.empty(), "")
-    extents = Extents.whole(disk.capacity_bytes)
-    map_counts = not (doubt and doubt.voids_the_map) and not record.whole
-    if map_counts:
-        try:
-            extents = changes.since(None)
-        except vsphere.ChangesUnknown as error:
-            doubt = doubt or _unknown(error)
-    zeros = Extents.empty() if record.state == BaseState.EMPTY else extents.complement(disk.capacity_bytes)
-    return Work(disk, record, extents, zeros, doubt.text if doubt else "", changed, whole=not map_counts)
-
-
-def _unknown(error: vsphere.ChangesUnknown) -> Doubt:
-    return Doubt(Reason.CHANGES_UNKNOWN, error.cause.rstrip("."))
 
 
 def copy_disks(
@@ -237,7 +135,7 @@ def _journal(
         "migration": migration.planned.migration_id,
         "disk": work.disk.backing_uuid,
         "snapshot": snapshot,
-        "base": (work.record.change_id or "") if work.is_delta else "",
+        "base": (work.record.change_id or work.record.snapshot) if work.is_delta else "",
         "change_id": change_id or work.disk.change_id or "",
         "image": str(work.record.image_id),
         "copy": copy_id,
@@ -281,15 +179,18 @@ def _copy_disk(copying: _Copying, work: Work, path: Path, journal: Journal) -> D
         except FlushFailed:
             journal.clear()  # a storage that loses writes isn't trusted with what it took before
             raise
+    differing = comparing.differing_bytes if comparing else None
+    changed = differing if work.is_delta and differing is not None else work.extents.total_bytes
     return DiskResult(
         key=disk.key,
         label=disk.label,
         extents=len(work.extents),
-        changed_bytes=work.extents.total_bytes,
+        changed_bytes=changed,
         read_bytes=copied.read_bytes,
         zero_bytes=copied.zero_bytes,
         seconds=time.monotonic() - started,
-        differing_bytes=comparing.differing_bytes if comparing else None,
+        differing_bytes=differing,
+        changes=work.by,
         route=route,
         detour=detour,
     )

@@ -2,26 +2,28 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Literal
 
 from snapferry import opennebula, vsphere
+from snapferry.changes import means_of
 from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, copy_rate, judge
 from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
 from snapferry.lease import Lease
 from snapferry.migration import Migration
 from snapferry.opennebula.models import ImageState
-from snapferry.plan import OnDoubt
+from snapferry.plan import ChangesBy, OnDoubt
 from snapferry.record import (
     BaseState,
     DiskResult,
     Phase,
+    RoundKind,
     RoundResult,
     base_of_image,
     round_of_template,
     rounds_of_template,
 )
-from snapferry.round_disks import Point, Work, copy_disks, find_work
+from snapferry.round_disks import copy_disks
 from snapferry.round_snapshot import open_snapshot, remove_our_snapshots, within_limits
+from snapferry.round_work import Point, Work, find_work, kind_of
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
@@ -67,16 +69,14 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
         finally:
             if not _is_lost(lease):  # else the snapshot is the next holder's
                 remove_our_snapshots(migration, watch)
-        kind: Literal["base", "delta"] = "delta" if all(one.is_delta for one in works) else "base"
-        result = _result(
-            migration, kind, migration.planned.round_number, point, (started, began), copied - copying, results
-        )
+        kind, number = kind_of(works), migration.planned.round_number
+        result = _result(migration, kind, number, point, (started, began), copied - copying, results)
         return _keep(migration, result, lease)
 
 
 def _result(
     migration: Migration,
-    kind: Literal["base", "delta", "final"],
+    kind: RoundKind,
     number: int,
     point: Point,
     began: tuple[datetime, float],
@@ -139,10 +139,13 @@ def _since_last(migration: Migration, started: datetime) -> float:
 def costs_of(migration: Migration) -> Costs:
     """What a cutover of this VM takes beside its last changes; TM drivers but `shared` copy each disk at the start."""
     datastore = opennebula.find_datastore(migration.target, migration.plan.image_datastore)
+    reason = migration.planned.untracked
+    compared = [disk for disk in migration.vm.disks if means_of(disk, reason).by == ChangesBy.COMPARE]
+    costs = Costs(compared_bytes=sum(disk.capacity_bytes for disk in compared))
     if datastore.tm_mad == "shared":
-        return Costs()
+        return costs
     size = sum(disk.capacity_bytes for disk in migration.planned.disks)
-    return Costs(start=START_SECONDS + size / COPY_BYTES_PER_SECOND)
+    return costs._replace(start=START_SECONDS + size / COPY_BYTES_PER_SECOND)
 
 
 def _keep(migration: Migration, result: RoundResult, lease: Lease) -> RoundResult:

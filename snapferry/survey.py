@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import TargetError
+from snapferry.errors import Refused, TargetError
 from snapferry.opennebula.models import Image, Machine, Network, Template
 from snapferry.plan import vm_name
 from snapferry.record import MigrationRecord, Phase, read_template_record
@@ -102,6 +102,41 @@ def read_records(
         except TargetError as error:
             unreadable.append((template, error))
     return records, unreadable
+
+
+def find_records(client: opennebula.Client, vm_key: str | None = None) -> list[MigrationRecord]:
+    """Every record at the target, or one VM's, the newest last.
+
+    Raises:
+        TargetError: a record is there and can't be read; a missing or unreadable record never means a fresh VM.
+    """
+    templates = [one for one in opennebula.list_templates(client) if "SNAPFERRY" in one.attributes]
+    if vm_key is not None:
+        templates = [one for one in templates if _key_of(one.attributes) == vm_key]
+    if not templates:
+        return []
+    images = opennebula.list_images(client)
+    found = [read_template_record(one, images) for one in sorted(templates, key=lambda one: one.id)]
+    return [one for one in found if one is not None]
+
+
+def find_record(client: opennebula.Client, vm: SourceVm) -> MigrationRecord | None:
+    """The record of this VM's move: the one under way, else the last one that ended in a migration.
+
+    Raises:
+        Refused: there are two under way.
+        TargetError: a record can't be read.
+    """
+    records = [one for one in find_records(client, vm.key) if one.phase != Phase.ABANDONED]
+    under_way = [one for one in records if one.open]
+    if len(under_way) > 1:
+        ids = " and ".join(str(one.template_id) for one in under_way)
+        raise Refused(
+            f"{vm.name}: the templates {ids} both carry a migration of this VM that is under way.",
+            "Find out which one is right (`onetemplate show`), and delete the other with its images.",
+        )
+    found = under_way or records
+    return found[-1] if found else None
 
 
 def is_of(record: MigrationRecord, vm: str) -> bool:

@@ -10,8 +10,9 @@ from snapferry.blocks import find_opennebula, find_vcenter
 from snapferry.lab import Endpoints, LabControl
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
-from snapferry.record import DiskRecord, find_records
+from snapferry.record import DiskRecord
 from snapferry.report import Report, build_report
+from snapferry.survey import find_records
 
 
 class DiskProof(NamedTuple):

@@ -1,6 +1,7 @@
 """The source: everything that Snapferry asks of and does to vCenter."""
 
 from snapferry.vsphere.change_tracking import (
+    OLDEST_HARDWARE,
     STUN_NAME,
     ChangeTracking,
     disable_change_tracking,
@@ -60,6 +61,7 @@ from snapferry.vsphere.snapshots import (
 from snapferry.vsphere.space import Space, datastore_space, delta_bytes
 
 __all__ = [
+    "OLDEST_HARDWARE",
     "REQUIRED_PRIVILEGES",
     "STUN_NAME",
     "CertificateNotTrusted",

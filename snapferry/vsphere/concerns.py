@@ -34,10 +34,15 @@ class Concern(Frozen):
     next_step: str
 
 
-def concerns(vm: SourceVm) -> list[Concern]:
-    """The concerns of a VM, critical ones first."""
+def concerns(vm: SourceVm, *, tracked: bool = True) -> list[Concern]:
+    """The concerns of a VM, critical ones first.
+
+    Args:
+        vm: the VM.
+        tracked: whether change tracking shall tell what changed.
+    """
     order = ("critical", "warning", "info")
-    found = [*_of_vm(vm), *_of_tracking(vm), *_of_guest(vm), *_of_nics(vm), *_of_devices(vm)]
+    found = [*_of_vm(vm), *_of_tracking(vm, tracked), *_of_guest(vm), *_of_nics(vm), *_of_devices(vm)]
     found += [one for disk in vm.disks for one in _of_disk(vm, disk)]
     return sorted(found, key=lambda one: order.index(one.severity))
 
@@ -74,14 +79,17 @@ def _of_vm(vm: SourceVm) -> Iterator[Concern]:
         yield _info("snapshots-present", f"{vm.name} has snapshots: {', '.join(foreign)}.", "They aren't moved.")
 
 
-def _of_tracking(vm: SourceVm) -> Iterator[Concern]:
+def _of_tracking(vm: SourceVm, tracked: bool) -> Iterator[Concern]:
     foreign = [one.name for one in vm.snapshots if not one.name.startswith(PREFIX)]
     if not vm.change_tracking_supported or 0 < vm.hardware_version < OLDEST_HARDWARE:
-        yield _critical(
-            "change-tracking-unsupported",
-            f"{vm.name} can't track changes (hardware version {vm.hardware_version}).",
-            f"Upgrade its virtual hardware to {OLDEST_HARDWARE} or later.",
+        yield Concern(
+            id="change-tracking-unsupported",
+            severity="critical" if tracked else "warning",
+            text=f"{vm.name} can't track changes (hardware version {vm.hardware_version}).",
+            next_step=f"Upgrade its virtual hardware to {OLDEST_HARDWARE} or later.",
         )
+    elif not tracked:
+        return
     elif not vm.change_tracking and foreign:
         yield _critical(
             "snapshots-present",

@@ -81,6 +81,18 @@ def test_the_base_alone_never_decides() -> None:
     assert judge([base], plan(downtime_budget="1h", floor="1 TiB")).decision == "another"
 
 
+def test_a_vm_that_is_compared_while_it_is_off_gains_nothing_by_more_rounds() -> None:
+    """Neither the floor nor a quiet guest shortens what has to be read."""
+    base = Measured("base", 1001, 1000, 0, 100 << 30, 100 << 30)
+    compared = Measured("compare", 1001, 1000, 1001, 1 << 20, 100 << 30)
+    costs = Costs(compared_bytes=100 << 30)
+    assert judge([base], plan(), costs).decision == "another", "it shows how long a comparison takes"
+    verdict = judge([base, compared], plan(floor="1 GiB"), costs)
+    assert verdict.decision == "not-converging"
+    assert verdict.parts["last changes"] == 1001
+    assert judge([base, compared], plan(downtime_budget="1h"), costs).decision == "converged"
+
+
 def test_a_vm_whose_tracking_stays_in_doubt_isnt_copied_in_full_again_and_again() -> None:
     base = Measured("base", 11, 10, 0, 10**9, 10**9)
     assert judge([base, base], plan(downtime_budget="5s")).decision == "another", "it may have been once"

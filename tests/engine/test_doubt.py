@@ -7,6 +7,7 @@ import pytest
 
 from snapferry.assess import estimate
 from snapferry.doubt import FIXED_BUILD, History, Reason, doubt_of
+from snapferry.plan import ChangesBy
 from snapferry.record import BaseState, DiskRecord
 from snapferry.vsphere.models import PowerState, SourceDisk, SourceVm
 
@@ -74,6 +75,13 @@ def test_another_disk_or_another_tracking_is_doubted(
     record: dict[str, Any], disk: dict[str, Any], reason: Reason
 ) -> None:
     assert doubt(record, disk) is reason
+
+
+def test_a_comparison_trusts_nothing_and_so_doubts_only_an_image_that_diverged() -> None:
+    gone, crash = DISK.model_copy(update={"change_id": None}), History(reverts=1, events=("VmRestartedByHAEvent",))
+    assert doubt_of(RECORD, gone, VM, crash, ChangesBy.COMPARE) is None
+    diverged = doubt_of(RECORD.model_copy(update={"state": BaseState.DIVERGED}), gone, VM, crash, ChangesBy.COMPARE)
+    assert diverged and diverged.reason is Reason.DIVERGED
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ DISK = DiskRecord(
 )  # fmt: skip
 RECORD = MigrationRecord(
     migration_id="abc123", template_id=4, target_name="web01", phase=Phase.WARM, vm_key="vc/uuid", vm_moref="vm-12",
-    vm_name='we"b]01 <ü>', tracking_enabled_by_us=True, round_number=3, round_snapshot="snapshot-3",
+    vm_name='we"b]01 <ü>', tracking_enabled_by_us=True,
+    untracked="the plan asks for compare", round_number=3, round_snapshot="snapshot-3",
     rounds=(one_round(1, "base"), one_round(2)), disks=(DISK,),
     cutover=CutoverRecord(intent="shutdown", started=datetime(2026, 1, 1, tzinfo=UTC), nics={4000: True}),
 )  # fmt: skip

@@ -130,3 +130,11 @@ def test_every_concern_says_which_vm_and_what_to_do_and_critical_ones_come_first
 
 def test_what_only_a_running_guest_can_tell_isnt_missed_on_one_that_is_off() -> None:
     assert named(vm(power=PowerState.OFF, tools="not-running", host_name=None)) == set()
+
+
+def test_a_vm_that_can_go_without_tracking_is_only_warned_of_it() -> None:
+    for machine in (vm(change_tracking_supported=False), vm(hardware_version=4)):
+        assert [(one.id, one.severity) for one in concerns(machine, tracked=False)] == [
+            ("change-tracking-unsupported", "warning")
+        ]
+    assert concerns(vm(change_tracking=False), tracked=False) == []
