@@ -23,6 +23,10 @@ Vm = Annotated[str, typer.Argument(metavar="VM", help="The VM as its plan names 
 NoFollow = Annotated[bool, typer.Option("--no-follow", help="Start the run, say where it is seen, and end.")]
 
 
+_ENDS = ("Encountered exception during execution", "Finished in state", "Engine execution exited")
+"""How Prefect's own lines about the error that ends a run begin."""
+
+
 def slug_of(vm: str) -> str:
     """The VM's name as its deployments have it."""
     from snapferry.plan import MigrationPlan
@@ -107,7 +111,7 @@ def say(text: str) -> None:
 def steps_of(update: "Update") -> "Iterator[tuple[datetime, str]]":
     """The lines of an update in short: no traceback, and not the error that ends the run and is told at the end."""
     for line in update.lines:
-        if line.text and not line.text.startswith("Encountered exception during execution"):
+        if line.text and not line.text.startswith(_ENDS):
             yield line.at, line.text.splitlines()[0]
 
 
