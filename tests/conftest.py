@@ -48,7 +48,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 terminalreporter.line(f"     {count:4} {point}")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def seed() -> int:
     """What drawn tests draw from: `make torture SEED=n`."""
     return int(os.environ.get("SEED", "1"))

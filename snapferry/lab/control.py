@@ -85,7 +85,7 @@ class LabControl:
         """SHA-256 (hex) over the disk's capacity, from the lab's own blocks.
 
         Args:
-            disk_index: from 0, in the order of `hardware.device`.
+            disk_index: from 0, in the order of the disks' keys.
             snapshot: name or moref of a snapshot; without one the VM has to be off.
         """
         return str(self._call("digest", vm_name=vm_name, disk_index=disk_index, snapshot=snapshot))

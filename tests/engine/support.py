@@ -8,7 +8,7 @@ from snapferry.lab import Lab
 from snapferry.lab.digest import file_extents_digest
 from snapferry.migration import Migration
 from snapferry.prepare import prepare
-from snapferry.record import RoundResult
+from snapferry.record import DiskRecord, RoundResult
 from snapferry.rounds import run_round
 from snapferry.watch import Watch
 
@@ -28,11 +28,16 @@ def migrate(migration: Migration) -> tuple[list[RoundResult], CutoverResult]:
     return rounds, cut_over(migration, Watch())
 
 
+def image_path(migration: Migration, disk: DiskRecord) -> Path:
+    """Where the image of a disk lies."""
+    return Path(opennebula.read_image(migration.target, disk.image_id).source)
+
+
 def assert_equal(lab: Lab, migration: Migration) -> None:
     """Compares every disk of the powered-off VM with its image, by code that copied none of them."""
     migration.refresh()
     for index, disk in enumerate(migration.planned.disks):
-        path = Path(opennebula.read_image(migration.target, disk.image_id).source)
+        path = image_path(migration, disk)
         assert path.stat().st_size == disk.capacity_bytes
         assert file_extents_digest(path) == lab.control.extents_digest(migration.vm.name, index), (
             f"{disk.label} differs"

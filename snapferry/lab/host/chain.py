@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from snapferry.lab.digest import BLOCK_BYTES
 from snapferry.lab.host.deltas import DeltaExtent
 from snapferry.lab.host.errors import HostError
 from snapferry.lab.host.extents import FlatExtent, read_fully, runs_of
@@ -88,9 +89,12 @@ class View:
         return merge_runs(np.concatenate([layer.extent.data_runs() for layer in self.layers]))
 
     def blocks(self, chunk_bytes: int = 4 << 20) -> Iterator[tuple[int, memoryview]]:
-        """The bytes of every data run, piece by piece in disk order; a piece is valid until the next one."""
+        """The bytes of every data run, widened to whole blocks of `lab.digest`, piece by piece in disk order.
+
+        A piece is valid until the next one.
+        """
         buffer = memoryview(bytearray(chunk_bytes))
-        for start, end in self.data_runs().tolist():
+        for start, end in merge_runs(self.data_runs(), BLOCK_BYTES).tolist():
             for offset in range(start, min(end, self.capacity_bytes), chunk_bytes):
                 piece = buffer[: min(chunk_bytes, end - offset, self.capacity_bytes - offset)]
                 self.read(offset, piece)

@@ -68,7 +68,9 @@ def slots(disks: tuple[LabDisk, ...]) -> list[Slot]:
 
 def disks_of(config: Any) -> list[Any]:
     """The virtual disks of a VM's config, in the order of their keys."""
-    return [one for one in config.hardware.device if isinstance(one, device.VirtualDisk)]
+    return sorted(
+        (one for one in config.hardware.device if isinstance(one, device.VirtualDisk)), key=lambda one: one.key
+    )
 
 
 def nics_of(config: Any) -> list[Any]:

@@ -309,6 +309,7 @@ def test_a_3_tib_disk_costs_little(service: HostService, new_vm: Callable[..., N
 
 
 def test_digests_are_those_of_the_raw_disk(service: HostService, guest: Guest, tmp_path: Path) -> None:
+    service.create_snapshot("vm-1", "below")
     guest.work(40)
     service.create_snapshot("vm-1", "one")
     raw = tmp_path / "disk.raw"
