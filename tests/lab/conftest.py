@@ -41,7 +41,7 @@ def _vms() -> tuple[LabVm, ...]:
         _vm("mute", tools="not-running"),
         _vm("bare", tools="not-installed"),
         _vm("10% a/b\\c", folder="prod/deep", power="off"),
-        *(_vm(f"own-{number:02}", nics=nics[:1], workload=writer) for number in range(32)),
+        *(_vm(f"own-{number:02}", nics=nics[:1], workload=writer) for number in range(40)),
     )
 
 

@@ -105,6 +105,15 @@ class Disk:
         layers = tuple(self.layers[: self.layers.index(layer) + 1])
         return View(self.label, self.capacity_bytes, layers, valid)
 
+    def grow(self, capacity_bytes: int) -> None:
+        """Makes it larger; what is new reads as zeros. Raises HostError (bad_request) for a disk with deltas."""
+        base = self.layers[0].extent
+        if len(self.layers) > 1 or not isinstance(base, FlatExtent):
+            raise HostError("bad_request", f"{self.stem} has deltas.")
+        self.capacity_bytes = capacity_bytes
+        base.grow(capacity_bytes)
+        self.leaf.save_descriptor(extents=(self._extent_line("VMFS", base.path),))
+
     # What the guest does -------------------------------------------------------------------------------------------
 
     def write(self, offset: int, data: memoryview) -> None:
@@ -214,6 +223,11 @@ class Disk:
         if self.tracker and change_id:
             self.tracker.revert(change_id)
         return self.freeze(live=False)[1]
+
+    def remove(self) -> None:
+        """Takes every file away; readers that have them open go on."""
+        for layer in self.layers:
+            layer.remove()
 
     def rename(self, stem: str) -> None:
         """Gives every file of the chain another name; whoever has one open reads on."""

@@ -12,6 +12,7 @@ from snapferry.lab.host.answers import (
     Chains,
     ChangedAreas,
     CounterValues,
+    CreatedDisk,
     CreatedSnapshot,
     CreatedVm,
     Digest,
@@ -99,6 +100,15 @@ class HostClient:
         arguments = {"vm_id": vm_id, "datastore": datastore, "folder": folder, "name": name}
         answer = self._call("create_vm", **arguments, disks=list(disks), workload=workload, seed=seed)
         return cast(CreatedVm, answer)
+
+    def add_disk(self, vm_id: str, new: NewDisk, seed: int) -> CreatedDisk:
+        return cast(CreatedDisk, self._call("add_disk", vm_id=vm_id, new=new, seed=seed))
+
+    def grow_disk(self, vm_id: str, key: int, capacity_bytes: int) -> None:
+        self._call("grow_disk", vm_id=vm_id, key=key, capacity_bytes=capacity_bytes)
+
+    def remove_disk(self, vm_id: str, key: int, destroy: bool) -> None:
+        self._call("remove_disk", vm_id=vm_id, key=key, destroy=destroy)
 
     def destroy_vm(self, vm_id: str) -> None:
         self._call("destroy_vm", vm_id=vm_id)

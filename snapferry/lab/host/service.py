@@ -75,8 +75,7 @@ class HostService:
         home = self._datastores / datastore / folder
         home.mkdir(mode=0o700, parents=True)
         made = [self._new_disk(vm_id, folder, new, seed, number) for number, new in enumerate(disks)]
-        stores = {datastore, *(new["datastore"] for new in disks)}
-        room = Room(lambda: all(self._has_room(one) for one in stores))
+        room = Room(lambda: all(self._has_room(one.parent.name) for one in self._vm(vm_id).folders))
         vm = Vm(vm_id, home, name, made, Workload.model_validate(workload), seed, room)
         with self._lock:
             self._vms[vm_id] = vm
@@ -93,6 +92,23 @@ class HostService:
         disk.fill(new["data_bytes"], new["data_runs"], seed * 100 + number)
         return disk
 
+    def add_disk(self, vm_id: str, new: NewDisk, seed: int) -> CreatedDisk:
+        """Makes a disk, and gives it to a VM, which may be on."""
+        vm = self._vm(vm_id)
+        disk = self._new_disk(vm_id, vm.folder.name, new, seed, 0)
+        vm.add_disk(disk)
+        return _created(disk)
+
+    def grow_disk(self, vm_id: str, key: int, capacity_bytes: int) -> None:
+        """Makes a disk larger. Raises HostError: bad_request: it has snapshots."""
+        self._vm(vm_id).grow_disk(key, capacity_bytes)
+
+    def remove_disk(self, vm_id: str, key: int, destroy: bool) -> None:
+        """Takes a disk away, and its files where `destroy`. Raises HostError: bad_request: it has snapshots."""
+        disk = self._vm(vm_id).remove_disk(key)
+        if destroy:
+            disk.remove()
+
     def destroy_vm(self, vm_id: str) -> None:
         """Removes a VM that is off, with its folder."""
         vm = self._vm(vm_id)
@@ -102,8 +118,7 @@ class HostService:
             with self._lock:
                 del self._vms[vm_id]
             for disk in vm.disks.values():
-                for layer in disk.layers:
-                    layer.remove()
+                disk.remove()
             for folder in vm.folders:
                 for path in folder.iterdir():
                     path.unlink()
@@ -245,7 +260,7 @@ class HostService:
                 if key is not None and disk.key != key:
                     continue
                 for name, frozen in vm.snapshots.items():
-                    if _wire_path(frozen[disk.key].layer.path) == path:
+                    if disk.key in frozen and _wire_path(frozen[disk.key].layer.path) == path:
                         return vm.snapshot_view(disk.key, name)
                 if _wire_path(disk.leaf.path) == path:
                     seconds = self.faults.value("leaf_busy", "seconds")

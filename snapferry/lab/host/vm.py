@@ -140,6 +140,8 @@ class Vm:
 
     def _apply(self, disk: Disk, write: Write) -> None:
         with self.io:
+            if disk.key not in self.disks:  # it was removed
+                return
             if write.kind is Kind.UNMAP:
                 disk.unmap(write.offset, write.length)
             elif write.kind is Kind.DATA:
@@ -148,6 +150,36 @@ class Vm:
                 disk.zero(write.offset, write.length)
             else:
                 disk.write(write.offset, memoryview(bytes(write.length)))
+
+    # Disks ---------------------------------------------------------------------------------------------------------
+
+    def add_disk(self, disk: Disk) -> None:
+        """Gives the VM another disk; its guest writes to it once it has been powered on anew."""
+        with self.operation, self.io:
+            tracked = [one.tracker for one in self.disks.values() if one.tracker]
+            self.disks[disk.key] = disk
+            if tracked:
+                disk.set_tracker(ChangeTracker(new_uuid(self._rng), snapshots_present=False))
+            if self.powered_on:
+                disk.open_leaf()
+            self._write_vmx()
+
+    def grow_disk(self, key: int, capacity_bytes: int) -> None:
+        """Makes a disk without snapshots larger; its guest uses that once it has been powered on anew."""
+        with self.operation, self.io:
+            self.disk(key).grow(capacity_bytes)
+
+    def remove_disk(self, key: int) -> Disk:
+        """Takes a disk away from the VM. Raises HostError (bad_request) while snapshots hold it."""
+        with self.operation, self.io:
+            disk = self.disk(key)
+            if any(key in disks for disks in self.snapshots.values()):
+                raise HostError("bad_request", f"{disk.stem} is held by a snapshot.")
+            del self.disks[key]
+            if self.powered_on:
+                disk.close_leaf()
+            self._write_vmx()
+            return disk
 
     # Snapshots -----------------------------------------------------------------------------------------------------
 
@@ -211,8 +243,15 @@ class Vm:
         child = disk.layers[disk.layers.index(parent) + 1]
         disk.finish(parent, self.powered_on)
         for disks in self.snapshots.values():
-            if disks[key].layer is child:
+            if key in disks and disks[key].layer is child:
                 disks[key] = disks[key]._replace(layer=parent)
+
+    def _frozen(self, key: int, snapshot_id: str) -> Frozen:
+        """What a snapshot holds of a disk."""
+        disks = self._snapshot(snapshot_id)
+        if key not in disks:
+            raise HostError("invalid_device_key", f"{snapshot_id} has no disk {key}.")
+        return disks[key]
 
     def _snapshot(self, snapshot_id: str) -> dict[int, Frozen]:
         if snapshot_id not in self.snapshots:
@@ -259,7 +298,7 @@ class Vm:
                     raise HostError("file_fault", f"Error caused by file {disk.leaf.path.name}: it is in use.")
                 layer, until = disk.leaf, None
             else:
-                layer, until = self._snapshot(snapshot_id)[key]
+                layer, until = self._frozen(key, snapshot_id)
                 if until is None:
                     raise HostError("file_fault", "Error caused by file: the snapshot has no change id.")
             changed = disk.changed_runs(layer, change_id, until)
@@ -275,7 +314,7 @@ class Vm:
 
     def snapshot_view(self, key: int, snapshot_id: str) -> View:
         """The disk as of a snapshot, valid until the snapshot's removal begins."""
-        disk, layer = self.disk(key), self._snapshot(snapshot_id)[key].layer
+        disk, layer = self.disk(key), self._frozen(key, snapshot_id).layer
         return disk.view(layer, lambda: snapshot_id in self.snapshots)
 
     def leaf_view(self, key: int) -> View:

@@ -66,6 +66,21 @@ def slots(disks: tuple[LabDisk, ...]) -> list[Slot]:
     return found
 
 
+def next_slot(config: Any, controller_key: int, unit: int | None) -> Slot | None:
+    """A free place on a controller: the unit that was asked for, or the first one; None where there is none."""
+    controllers = {one.key: one for one in config.hardware.device if isinstance(one, device.VirtualController)}
+    controller = controllers.get(controller_key)
+    found = next((pair for pair in _CONTROLLERS.items() if isinstance(controller, pair[1].kind)), None)
+    if controller is None or found is None:
+        return None
+    name, kind = found
+    taken = {one.unitNumber for one in config.hardware.device if one.controllerKey == controller_key}
+    taken |= {SCSI_OWN_UNIT} if isinstance(controller, device.VirtualSCSIController) else set()
+    free = [one for one in range(kind.units) if one not in taken and unit in (None, -1, one)]
+    key = kind.disk_key + controller.busNumber * kind.units
+    return Slot(key + free[0], name, controller.busNumber, free[0]) if free else None
+
+
 def disks_of(config: Any) -> list[Any]:
     """The virtual disks of a VM's config, in the order of their keys."""
     return sorted(

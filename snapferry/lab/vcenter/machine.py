@@ -2,6 +2,7 @@
 
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyVmomi import vim
 
-from snapferry.lab.config import LabVm
-from snapferry.lab.host.answers import Chains
+from snapferry.lab.config import LabDisk, LabVm
+from snapferry.lab.host.answers import Chains, NewDisk
 from snapferry.lab.hosts import HostProcess
 from snapferry.lab.kinds import KINDS
 from snapferry.lab.vcenter import describe
-from snapferry.lab.vcenter.hardware import build_devices, build_disk, disks_of, move_disk, nics_of, slots
+from snapferry.lab.vcenter.hardware import Slot, build_devices, build_disk, disks_of, move_disk, nics_of, slots
 from snapferry.lab.vcenter.inventory import encode_name
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Machine:
         self._lock = threading.Lock()
         self._task: Any = None
         self._numbers = 0
+        self._disks_made = len(config.disks)
         self._chains: dict[int, list[str]] = {}
         """Per disk its files, from the base to the leaf."""
         self._create(folder)
@@ -123,15 +125,7 @@ class Machine:
             home,
             lab.name,
             [
-                {
-                    "key": slot.key,
-                    "datastore": store,
-                    "kind": vcenter.kind_of(store),
-                    "capacity_bytes": disk.capacity_bytes,
-                    "data_bytes": disk.data_bytes,
-                    "data_runs": disk.data_runs,
-                    "file": f"{home}.vmdk" if index == 0 else f"{home}_{index}.vmdk",
-                }
+                self._new_disk(slot, disk, store, f"{home}.vmdk" if index == 0 else f"{home}_{index}.vmdk")
                 for index, (slot, disk, store) in enumerate(zip(places, lab.disks, stores, strict=True))
             ],
             lab.workload.model_dump(mode="json"),
@@ -188,6 +182,45 @@ class Machine:
             store.change(folder, childEntity=[*store.get(folder, "childEntity"), self.mo])
             for holder in (host, site.resource_pool, *datastores, *networks):
                 store.change(holder, vm=[*store.get(holder, "vm"), self.mo])
+
+    # Disks that come, grow and go ----------------------------------------------------------------------------------
+
+    @property
+    def has_deltas(self) -> bool:
+        """Whether snapshots, or what removed ones left behind, hold its disks."""
+        return bool(self.snapshots or self.left_behind)
+
+    def add_disk(self, slot: Slot, disk: LabDisk, number: int, datastore: Any) -> Any:
+        """Makes a disk; returns its device. `number` counts the VM's disks; see `build_disk`."""
+        store = self.vcenter.store
+        name = store.get(datastore, "name")
+        home = self.config.files.vmPathName.partition("] ")[2].partition("/")[0]
+        self._disks_made += 1
+        new = self._new_disk(slot, disk, name, f"{home}_{self._disks_made - 1}.vmdk")
+        made = self.host.client.add_disk(self.moref, new, Random(repr((self.moref, self._disks_made))).getrandbits(31))
+        self._chains[slot.key] = [made["file"]]
+        with store.condition:
+            if datastore not in store.get(self.mo, "datastore"):
+                store.change(self.mo, datastore=[*store.get(self.mo, "datastore"), datastore])
+                store.change(datastore, vm=[*store.get(datastore, "vm"), self.mo])
+        return build_disk(number, slot, disk, made, datastore)
+
+    def _new_disk(self, slot: Slot, disk: LabDisk, datastore: str, file: str) -> NewDisk:
+        """What the host is asked to make."""
+        return {
+            "key": slot.key,
+            "datastore": datastore,
+            "kind": self.vcenter.kind_of(datastore),
+            "capacity_bytes": disk.capacity_bytes,
+            "data_bytes": disk.data_bytes,
+            "data_runs": disk.data_runs,
+            "file": file,
+        }
+
+    def remove_disk(self, key: int, destroy: bool) -> None:
+        """Takes a disk away, and its files where `destroy`."""
+        self.host.client.remove_disk(self.moref, key, destroy)
+        del self._chains[key]
 
     # Power ---------------------------------------------------------------------------------------------------------
 
@@ -312,18 +345,20 @@ class Machine:
                 for one in disks
                 if one["key"] == disk["key"]
             }
-            self._chains[disk["key"]] = [*(frozen[one.mo._moId] for one in self._by_age()), disk["leaf"]]
+            held = [frozen[one.mo._moId] for one in self._by_age() if one.mo._moId in frozen]
+            self._chains[disk["key"]] = [*held, disk["leaf"]]
 
     def _by_age(self) -> list[SnapshotNode]:
         """Every snapshot that has files, oldest first."""
         return sorted([*self.snapshots, *self.left_behind], key=lambda one: one.number)
 
     def _move_snapshot(self, node: SnapshotNode) -> None:
-        place = self._by_age().index(node)
+        until = self._by_age()[: self._by_age().index(node) + 1]
+        held = Counter(disk.key for one in until for disk in disks_of(self.vcenter.store.get(one.mo, "config")))
 
         def move(config: Any) -> None:
             for disk in disks_of(config):
-                self._move(disk, self._chains[disk.key][: place + 1], disk.backing.changeId)
+                self._move(disk, self._chains[disk.key][: held[disk.key]], disk.backing.changeId)
 
         self.vcenter.store.edit(node.mo, "config", move)
 

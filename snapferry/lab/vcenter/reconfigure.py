@@ -10,6 +10,7 @@ from pyVmomi import vim, vmodl
 from snapferry.lab.vcenter.authorization import require
 from snapferry.lab.vcenter.calls import Call, answers
 from snapferry.lab.vcenter.describe import copy_of
+from snapferry.lab.vcenter.disk_changes import change_disk, privilege_of
 from snapferry.lab.vcenter.faults import invalid_argument
 from snapferry.lab.vcenter.hardware import nics_of
 from snapferry.lab.vcenter.inventory import encode_name
@@ -46,7 +47,10 @@ def _reconfigure(call: Call) -> Any:
     for field in fields:
         if field not in _PRIVILEGE_OF_FIELD:
             raise vmodl.fault.NotSupported(msg=f"The lab can't reconfigure {field}.")
-        require(call, machine.mo, _PRIVILEGE_OF_FIELD[field])
+        if field != "deviceChange":
+            require(call, machine.mo, _PRIVILEGE_OF_FIELD[field])
+    for change in spec.deviceChange:
+        require(call, machine.mo, privilege_of(change))
 
     def work() -> None:
         config = copy_of(machine.config)
@@ -61,7 +65,7 @@ def _reconfigure(call: Call) -> Any:
             machine.show_guest()
         if "name" in fields:
             _rename(call, machine, spec.name)
-        if "changeTrackingEnabled" in fields:
+        if {"changeTrackingEnabled", "deviceChange"} & set(fields):
             machine.refresh_disks()
         text = f"Reconfigured {machine.name} on {machine.host.name}"
         call.vcenter.events.post(
@@ -93,6 +97,9 @@ def _change_tracking(machine: Machine, config: Any, spec: Any) -> None:
 def _devices(machine: Machine, config: Any, spec: Any) -> None:
     nics = {nic.key: nic for nic in nics_of(config)}
     for index, change in enumerate(spec.deviceChange):
+        if isinstance(change.device, vim.vm.device.VirtualDisk):
+            change_disk(machine, config, index, change)
+            continue
         nic = nics.get(change.device.key)
         if change.operation != "edit" or nic is None:
             raise vim.fault.InvalidDeviceSpec(deviceIndex=index, msg=f"Invalid configuration for device '{index}'.")
