@@ -1,7 +1,7 @@
 """What stands in the way of a move, how each disk would be read, and how long it would take."""
 
 from snapferry import opennebula, vsphere
-from snapferry.changes import changes_of, untracked
+from snapferry.changes import means_of, means_when_off, untracked
 from snapferry.convergence import COPY_BYTES_PER_SECOND, Costs
 from snapferry.doubt import old_host
 from snapferry.errors import SnapferryError
@@ -54,8 +54,9 @@ def assess(
         plan: how it shall move; without one, only the source is looked at.
         target: client of OpenNebula, for networks and space.
     """
+    reason = untracked(vm, plan)
     asked = plan is not None and plan.changes == ChangesBy.TRACKING
-    concerns = list(vsphere.concerns(vm, tracked=asked or not untracked(vm, plan)))
+    concerns = list(vsphere.concerns(vm, tracked=asked or not reason))
     if missing := vsphere.missing_privileges(source, vm):
         concerns.append(
             _critical("privileges", f"The vCenter user lacks {', '.join(missing)}.", "Give its role these privileges.")
@@ -63,7 +64,7 @@ def assess(
     if plan and target:
         concerns += _target_concerns(vm, plan, target)
     routes = {disk.key: _route(disk, vm, plan) for disk in vm.disks}
-    changes = {key: str(means) for key, means in changes_of(vm, plan).items()}
+    changes = {disk.key: str(means_of(disk, vm.power, reason, plan)) for disk in vm.disks}
     return Assessment(vm=vm, concerns=tuple(concerns), routes=routes, changes=changes, estimate=estimate(vm, plan))
 
 
@@ -103,7 +104,7 @@ def _critical(name: str, text: str, next_step: str) -> Concern:
 
 def estimate(vm: SourceVm, plan: MigrationPlan | None = None) -> Estimate:
     """How long the move of a VM would take, before anything of it was measured."""
-    changes = changes_of(vm, plan)
+    reason = untracked(vm, plan)
     total = sum(disk.capacity_bytes for disk in vm.disks)
     costs = Costs()
     notes = [
@@ -111,16 +112,19 @@ def estimate(vm: SourceVm, plan: MigrationPlan | None = None) -> Estimate:
         "The first round skips blocks that were never written, so it copies less than the capacity.",
         f"The downtime assumes {costs.shutdown:.0f} s for the shutdown and {costs.start:.0f} s for the start.",
     ]
-    tracked = any(one.by == ChangesBy.TRACKING for one in changes.values())
-    if tracked and not vm.change_tracking:
+    if not reason and not vm.change_tracking:
         notes.append("Change tracking is off and will be switched on: a snapshot is made and removed for it.")
     last_changes = 5.0
-    compared = [disk for disk in vm.disks if changes[disk.key].by == ChangesBy.COMPARE]
-    if compared:
-        last_changes += sum(disk.capacity_bytes for disk in compared) / COPY_BYTES_PER_SECOND
-        labels, why = ", ".join(disk.label for disk in compared), changes[compared[0].key].why
-        notes.append(f"Every round, and the last changes too, compare {labels} in full: {why}.")
-    if tracked and (doubt := old_host(vm)):
+    for disk in vm.disks:
+        means = means_of(disk, vm.power, reason, plan)
+        if means.by == ChangesBy.COMPARE:
+            notes.append(f"Every round compares {disk.label} in full: {means.why}.")
+        if means_when_off(disk, reason, plan) == ChangesBy.COMPARE:
+            last_changes += disk.capacity_bytes / COPY_BYTES_PER_SECOND
+            notes.append(f"So do the last changes of {disk.label}, while the VM is off.")
+        elif reason:
+            notes.append(f"A snapshot stays between rounds: delta files tell the changes of {disk.label}.")
+    if not reason and (doubt := old_host(vm)):
         last_changes = total / COPY_BYTES_PER_SECOND
         notes.append(f"Every round, and the last changes too, compare the disks in full: {doubt}.")
     parts = {"shutdown": costs.shutdown, "last changes": last_changes, "morph": costs.morph, "start": costs.start}

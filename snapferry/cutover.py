@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Literal, TypeVar
 
 from snapferry import opennebula, vsphere
-from snapferry.errors import Refused, SnapferryError, SourceError, SourceLeftOff
+from snapferry.doubted_record import doubt_record
+from snapferry.errors import Refused, SnapferryError, SourceError
 from snapferry.lease import Lease
 from snapferry.migration import Migration, foreign_snapshots
 from snapferry.opennebula.models import ImageState, Template
@@ -29,7 +30,7 @@ from snapferry.record import (
     cutover_of_template,
     rounds_of_template,
 )
-from snapferry.roll_back import RollBack, find_machine
+from snapferry.roll_back import RollBack
 from snapferry.rounds import copy_last_changes, remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -177,7 +178,7 @@ class Cutover:
             raise Refused(f"{vm.name}: its disks need consolidation.", "Consolidate them in vCenter, then try again.")
         if vm.power == PowerState.SUSPENDED:
             raise Refused(f"{vm.name}: it is suspended.", "Resume it or power it off, then try again.")
-        remove_our_snapshots(self.migration, self.watch)
+        remove_our_snapshots(self.migration, self.watch, record.kept_snapshots)
 
     def shut_down(self) -> None:
         """Stops the guest, as the plan says."""
@@ -331,7 +332,7 @@ def end_attempt(migration: Migration, lease: Lease, watch: Watch) -> CutoverResu
         RolledBack: the source is back in service.
         SnapferryError: as `cut_over`.
     """
-    _doubt_record(migration)
+    doubt_record(migration)
     if migration.planned.phase == Phase.MIGRATED:
         watch.step("done", "it was migrated before")
         return result_of(migration, None)
@@ -353,36 +354,6 @@ def under_way(record: MigrationRecord) -> bool:
     if record.phase in (Phase.CUTTING_OVER, Phase.MIGRATED):
         return record.phase == Phase.CUTTING_OVER
     return record.cutover is not None and record.cutover.intent != "shutdown"
-
-
-def _doubt_record(migration: Migration) -> None:
-    """Compares what the record says of a cutover with both ends; nothing is done on its word alone.
-
-    Raises:
-        Refused: it says that the VM went over, and the ends say otherwise.
-        SourceLeftOff: a cutover was under way, the source is off, and what it was like before isn't known.
-    """
-    record, vm = migration.planned, migration.vm
-    went_over = record.phase == Phase.MIGRATED or (record.cutover is not None and record.cutover.past_no_return)
-    if went_over and vm.power == PowerState.ON:
-        raise Refused(
-            f"{vm.name}: its record says that it was migrated, but the source runs.",
-            "If it is in service at the target, power the source off in vCenter at once, then run this again. If not,"
-            f" somebody edited the record: see template {record.template_id} in OpenNebula.",
-        )
-    if went_over and record.phase != Phase.MIGRATED and migration.plan.deploy == Deploy.VM:
-        machine = find_machine(migration)
-        if machine is None or not opennebula.has_run(machine):
-            raise Refused(
-                f"{vm.name}: its record says that it runs at the target, but no machine of it has run there.",
-                "Find out who deleted the machine or edited the record; until then the source stays as it is"
-                f" ({vm.power.value}). To go back, power it on in vCenter and connect its NICs.",
-            )
-    if record.phase == Phase.CUTTING_OVER and record.cutover is None and vm.power != PowerState.ON:
-        raise SourceLeftOff(
-            f"{vm.name}: a cutover was under way, but its record is gone, and the source is {vm.power.value}.",
-            "If it should run, power it on in vCenter and connect its NICs; then run `snapferry cutover` again.",
-        )
 
 
 def _uninterrupted(work: Callable[[], T]) -> T:

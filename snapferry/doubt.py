@@ -46,6 +46,7 @@ class Reason(StrEnum):
     OLD_HOST = "old host"
     HISTORY_UNKNOWN = "history unknown"
     CHANGES_UNKNOWN = "changes unknown"
+    BASE_GONE = "base gone"
 
 
 class Doubt(NamedTuple):
@@ -81,28 +82,31 @@ def doubt_of(
         disk: the disk at the point in time that is copied.
         vm: as it is now.
         history: since the base.
-        by: by what the changes are found; a comparison trusts nothing, so there is nothing to doubt.
+        by: by what the changes are found. A comparison trusts nothing, so there is nothing to doubt; delta files hold
+            what was written, so they are wrong of nothing but a VM that went back.
     """
     if record.state == BaseState.DIVERGED:
         return Doubt(Reason.DIVERGED, "the image was written to by something else than the copy")
     if record.state == BaseState.EMPTY or by == ChangesBy.COMPARE:
         return None
-    return next(_doubts(record, disk, vm, history), None)
+    return next(_doubts(record, disk, vm, history, tracked=by == ChangesBy.TRACKING), None)
 
 
-def _doubts(record: DiskRecord, disk: SourceDisk, vm: SourceVm, history: History) -> Iterator[Doubt]:
+def _doubts(record: DiskRecord, disk: SourceDisk, vm: SourceVm, history: History, *, tracked: bool) -> Iterator[Doubt]:
     if disk.backing_uuid != record.disk_uuid:
         yield Doubt(Reason.SWAPPED, f"it is another disk: {disk.backing_uuid} instead of {record.disk_uuid}")
     if disk.capacity_bytes != record.capacity_bytes:
         yield Doubt(Reason.RESIZED, f"its capacity changed from {record.capacity_bytes} to {disk.capacity_bytes} bytes")
-    yield from _of_ids(record.change_id, disk.change_id)
+    if tracked:
+        yield from _of_ids(record.change_id, disk.change_id)
     if history.gap or record.taken is None:
         yield Doubt(
             Reason.HISTORY_UNKNOWN, history.gap or "it isn't known when the base was taken, nor what happened since"
         )
     if history.reverts:
         yield Doubt(Reason.REVERTED, "the VM was reverted to a snapshot since the last round")
-    yield from _of_hosts(record.taken, vm, history)
+    if tracked:
+        yield from _of_hosts(record.taken, vm, history)
 
 
 def _of_ids(base: str | None, now: str | None) -> Iterator[Doubt]:

@@ -1,14 +1,14 @@
 """One VM's move: the plan, both sessions, the VM and the record."""
 
 import hashlib
-from threading import Event
+from threading import Event, Lock
 from typing import Self
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import PlanError, Refused
 from snapferry.lease import TAKE_SECONDS, TERM_SECONDS, Lease
 from snapferry.plan import MigrationPlan, vm_name
-from snapferry.record import MigrationRecord, Phase, RoundResult, identity_of_template
+from snapferry.record import DiskRecord, MigrationRecord, Phase, RoundResult, identity_of_template
 from snapferry.survey import find_record, find_records
 from snapferry.vsphere.models import Snapshot, SourceVm
 
@@ -39,6 +39,7 @@ class Migration:
         self.record = record
         self.lease_seconds = TERM_SECONDS
         self.rounds_of_this_run: list[RoundResult] = []
+        self._noting = Lock()
 
     @classmethod
     def open(cls, plan: MigrationPlan, source: vsphere.Session, target: opennebula.Client) -> Self:
@@ -80,6 +81,12 @@ class Migration:
         ids = [f"{one.image_id}:{one.state}:{one.change_id}:{one.round}" for one in self.record.disks]
         digest = hashlib.sha256("|".join(sorted(ids)).encode()).hexdigest()[:16]
         return f"{self.record.migration_id}:{self.record.round_number}:{digest}"
+
+    def note_disk(self, disk: DiskRecord) -> None:
+        """Takes what has just been written into an image's record; by any number of threads."""
+        with self._noting:
+            disks = tuple(disk if one.image_id == disk.image_id else one for one in self.planned.disks)
+            self.record = self.planned.model_copy(update={"disks": disks})
 
     def set_phase(self, phase: Phase) -> None:
         """Writes the phase into the record, where it differs."""

@@ -98,6 +98,8 @@ class ChangesBy(StrEnum):
 
     TRACKING = "tracking"
     """vSphere's changed block tracking."""
+    DELTA_FILES = "delta-files"
+    """The tables of the files that a snapshot has the guest write to: it stays until the next round's is copied."""
     COMPARE = "compare"
     """Every block is read and held against the image."""
 
@@ -140,7 +142,7 @@ class SnapshotPolicy(Frozen):
     """What a round's snapshot may cost the source; a round that reaches a limit ends and lets its snapshot go."""
 
     most_age_seconds: Seconds = Field(86400, gt=0, alias="most_age")
-    """How long it may be there; VMware advises against more than 72 hours."""
+    """How long it may be there while a round copies it; VMware advises against more than 72 hours."""
     most_size_bytes: Bytes | None = Field(None, gt=0, alias="most_size")
     """How large its delta files may grow over all disks; no limit by default."""
     least_free: Share = Field(0.1, ge=0, lt=1)
@@ -236,8 +238,9 @@ class MigrationPlan(Frozen):
     mounts: dict[str, Path] = {}
     """Where NFS datastores are mounted on the worker: `{nfs1: /mnt/nfs1}`."""
     changes: ChangesBy | None = None
-    """By what it is found out which blocks changed: `tracking` (switched on where it is off), or `compare` (each round,
-    and the cutover while the VM is off, reads the whole disks); by default tracking, where it can be had."""
+    """By what it is found out which blocks changed: `tracking` (switched on where it is off), `delta-files` (a snapshot
+    stays between rounds; VMFS 6 gives them away only of a VM that is off, so rounds compare there) or `compare` (each
+    round, and the cutover while the VM is off, reads the whole disks); by default the first that can be had."""
     rate_limit_bytes: Bytes | None = Field(None, gt=0, alias="rate_limit")
     """The most that is read from the source in a second, over all disks of the VM; no limit by default."""
     enable_change_tracking: bool = True

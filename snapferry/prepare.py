@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snapferry import opennebula, vsphere
-from snapferry.changes import untracked
+from snapferry.changes import means_when_off, untracked
 from snapferry.errors import LeaseLost, Refused
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Image, Network
@@ -71,13 +71,20 @@ def _untracked(migration: Migration) -> str:
     """Why change tracking isn't used; empty where it is.
 
     Raises:
-        Refused: the plan asks for it, and it can't be had.
+        Refused: the plan asks for what can't be had.
     """
-    reason = untracked(migration.vm, migration.plan)
-    if reason and migration.plan.changes == ChangesBy.TRACKING:
+    plan, vm = migration.plan, migration.vm
+    reason = untracked(vm, plan, migration.record)
+    if reason and plan.changes == ChangesBy.TRACKING:
         raise Refused(
-            f"{migration.vm.name}: the plan asks for change tracking, and {reason}.",
+            f"{vm.name}: the plan asks for change tracking, and {reason}.",
             "Put that right, or leave `changes` out of the plan.",
+        )
+    without = [disk.label for disk in vm.disks if means_when_off(disk, reason, plan) == ChangesBy.COMPARE]
+    if without and plan.changes == ChangesBy.DELTA_FILES:
+        raise Refused(
+            f"{vm.name}: the plan asks for delta files, and {', '.join(without)} has none.",
+            "Leave `changes` out of the plan: each disk then goes the best way that it has.",
         )
     return reason
 

@@ -6,6 +6,7 @@ an image's or machine's attribute with its own number, an address range's mark. 
 """
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ from snapferry.survey import Survey, id_of, is_of, survey
 from snapferry.vectors import Vector
 from snapferry.vsphere.models import PowerState, Snapshot, SourceVm
 from snapferry.watch import Watch
+
+LONGEST_KEPT = timedelta(hours=72)
+"""VMware advises against snapshots that stay longer."""
 
 
 class Discrepancy(Frozen):
@@ -184,8 +188,9 @@ def _cases(migration: Migration, dead: Holder | None, resume: bool) -> Iterator[
         found = _at(record, f"the run of {dead.describe()} died while it held the VM")
         yield _Case(found, lambda: None, "its lock is released")  # by whoever takes the lease for repairs
     for snapshot in vsphere.our_snapshots(vm):
-        if not (resume and snapshot.moref == record.round_snapshot):
+        if snapshot.moref not in record.kept_snapshots and not (resume and snapshot.moref == record.round_snapshot):
             yield _snapshot_case(migration, snapshot)
+    yield from _bases(record, vm, resume)
     for machine in machines:
         if opennebula.state_name(machine) == "HOLD" and record.open:
             yield _held_case(migration, machine)
@@ -230,6 +235,23 @@ def _snapshot_case(migration: Migration, snapshot: Snapshot) -> _Case:
             opennebula.update_template(migration.target, record.template_id, forgotten)
 
     return _Case(found, mend, "it is removed")
+
+
+def _bases(record: MigrationRecord, vm: SourceVm, resume: bool) -> Iterator[_Case]:
+    """Snapshots that stay between rounds: one that is gone, and one that has stayed for too long."""
+    if resume:
+        return  # the round that follows looks itself
+    known = {one.moref: one for one in vm.snapshots}
+    for moref in sorted(record.kept_snapshots):
+        if moref not in known:
+            what = f"the snapshot {moref}, on which the copies stand, was removed"
+            needs = f"Run `{command_line('presync', record.vm_name)}`, which compares the disks in full."
+        elif datetime.now(UTC) - known[moref].created > LONGEST_KEPT:
+            what = f"the snapshot {known[moref].name} stays between rounds since {known[moref].created:%m-%d %H:%M} UTC"
+            needs = f"Run `{command_line('presync', record.vm_name)}`, which renews it, or `snapferry abandon`."
+        else:
+            continue
+        yield _Case(Discrepancy(vm=vm.name, what=what, where=f"vCenter, {vm.path}", needs=needs))
 
 
 def _held_case(migration: Migration, machine: Machine) -> _Case:

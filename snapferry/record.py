@@ -136,6 +136,8 @@ class DiskRecord(Frozen):
     """When that snapshot was taken, by vCenter's clock."""
     copy_id: str = ""
     """Random name of the base copy, new each time one starts from nothing: a journal speaks of one copy only."""
+    keeps_snapshot: bool = False
+    """Whether that snapshot stays until the next round's data has landed, because delta files tell the changes."""
     whole: bool = False
     """Whether the copy under way reads the whole disk, because the allocation map isn't believed: whoever goes on with
     it doesn't believe the map either."""
@@ -192,6 +194,12 @@ class MigrationRecord(Frozen):
     def open(self) -> bool:
         """Whether the migration is still under way."""
         return self.phase not in (Phase.MIGRATED, Phase.ABANDONED)
+
+    @property
+    def kept_snapshots(self) -> frozenset[str]:
+        """morefs of the snapshots that stay between rounds, because a disk's base stands on them."""
+        disks = self.disks if self.open else ()
+        return frozenset(one.snapshot for one in disks if one.keeps_snapshot and one.state == BaseState.WARM)
 
     def disk(self, disk: SourceDisk) -> DiskRecord:
         """The record of a source disk.
@@ -269,6 +277,7 @@ def base_of_image(disk: DiskRecord) -> dict[str, dict[str, str]]:
             "STATE": disk.state.value,
             "CHANGE_ID": disk.change_id or "",
             "SNAPSHOT": disk.snapshot,
+            "KEPT": "yes" if disk.keeps_snapshot else "",
             "TAKEN": disk.taken.isoformat() if disk.taken else "",
             "COPY": disk.copy_id,
             "WHOLE": "yes" if disk.whole else "",
@@ -329,6 +338,7 @@ def read_disk(image: Image) -> DiskRecord | None:
             state=BaseState(base.get("STATE") or BaseState.PARTIAL),
             change_id=base.get("CHANGE_ID") or None,
             snapshot=base.get("SNAPSHOT"),
+            keeps_snapshot=base.get("KEPT") == "yes",
             taken=datetime.fromisoformat(base.get("TAKEN")) if base.get("TAKEN") else None,
             copy_id=base.get("COPY"),
             whole=base.get("WHOLE") == "yes",

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapferry import opennebula
+from snapferry.changes import means_when_off
 from snapferry.disk_readers import DiskReaders
 from snapferry.errors import SnapferryError
 from snapferry.lease import Lease
 from snapferry.migration import Migration
-from snapferry.plan import Route
+from snapferry.plan import ChangesBy, Route
 from snapferry.readers import RouteFailed
 from snapferry.record import BaseState, DiskResult, base_of_image
 from snapferry.round_work import Point, Work
@@ -105,6 +106,7 @@ def _begin(migration: Migration, point: Point, work: Work, path: Path, lease: Le
     lease.check()
     partial = record.model_copy(update={"state": BaseState.PARTIAL, **began})
     opennebula.update_image(migration.target, record.image_id, base_of_image(partial))
+    migration.note_disk(partial)
     interrupted = record.state == BaseState.PARTIAL and not goes_on
     return journal, "of the base copy that had to end no journal is left here" if interrupted else ""
 
@@ -236,8 +238,10 @@ def _because(failed: list[tuple[Route, SnapferryError]]) -> str:
 def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> None:
     """Makes the snapshot's id the disk's base; the pump has flushed."""
     lease.check()
+    reason = migration.planned.untracked
     update = {
         "state": BaseState.WARM,
+        "keeps_snapshot": means_when_off(work.disk, reason, migration.plan) == ChangesBy.DELTA_FILES,
         "whole": False,
         "change_id": work.disk.change_id,
         "snapshot": point.snapshot,
@@ -246,3 +250,4 @@ def _commit(migration: Migration, point: Point, work: Work, lease: Lease) -> Non
     }
     warm = work.record.model_copy(update=update)
     opennebula.update_image(migration.target, work.record.image_id, base_of_image(warm))
+    migration.note_disk(warm)

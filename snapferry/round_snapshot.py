@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
@@ -26,15 +26,15 @@ class SnapshotLimit(SourceError):
     """A round's snapshot reached a limit of the plan and was let go; the next round goes on with a new one."""
 
 
-def remove_our_snapshots(migration: Migration, watch: Watch, keep: str = "") -> None:
+def remove_our_snapshots(migration: Migration, watch: Watch, keep: Collection[str] = ()) -> None:
     """Removes what hangs on the VM of this migration, or of a run that died while it switched tracking on.
 
     Args:
-        keep: moref of the one that stays.
+        keep: morefs of those that stay.
     """
     vm = migration.vm = vsphere.read_vm(migration.source, migration.vm.moref)
     for one in leftover_snapshots(vm, migration.planned):
-        if one.moref != keep:
+        if one.moref not in keep:
             watch.step("snapshot", f"letting {one.name} go")
             vsphere.remove_snapshot(migration.source, vm, one.moref)
 
@@ -51,12 +51,13 @@ def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
     if foreign := foreign_snapshots(vm):
         watch.step("snapshot", f"waiting for {', '.join(foreign)} to go, which isn't ours")
         vsphere.wait_for_others(migration.source, vm, migration.plan.snapshot.wait_for_others_seconds, watch.stop)
-    remove_our_snapshots(migration, watch, keep=record.round_snapshot)
+    remove_our_snapshots(migration, watch, {record.round_snapshot, *record.kept_snapshots})
     known = {one.moref: one for one in vsphere.our_snapshots(migration.vm, record.migration_id)}
     if record.round_snapshot in known:
         watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
         return vsphere.read_snapshot(migration.source, record.round_snapshot)
     if full := _full_datastore(migration):
+        remove_our_snapshots(migration, watch)  # a base's, too: its delta grows
         raise Refused(f"{vm.name}: no snapshot is taken: {full}.", "Make room there, or lower `snapshot.least_free`.")
     number = record.round_number + 1
     name = vsphere.snapshot_name(record.migration_id, number)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from snapferry import vsphere
 from snapferry.changes import means_of
+from snapferry.delta_files import BaseGone, DeltaFilesUnreadable, delta_files
 from snapferry.doubt import Doubt, History, Reason, doubt_of
 from snapferry.migration import Migration
 from snapferry.plan import ChangesBy, OnDoubt
@@ -81,13 +82,16 @@ def find_work(migration: Migration, point: Point, watch: Watch) -> list[Work]:
     works = []
     for disk in point.disks:
         record = migration.planned.disk(disk)
-        means = means_of(disk, migration.planned.untracked)
-        doubt = doubt_of(record, disk, migration.vm, history(record.taken), means.by)
-        if means.by == ChangesBy.COMPARE:
-            works.append(_compared(point, disk, record, doubt))
-        else:
+        by = means_of(disk, migration.vm.power, migration.planned.untracked, migration.plan).by
+        doubt = doubt_of(record, disk, migration.vm, history(record.taken), by)
+        if by == ChangesBy.TRACKING:
             changes = vsphere.ChangeTracking(migration.source, migration.vm.moref, point.snapshot or None, disk)
             works.append(_work(changes, disk, record, doubt))
+        elif by == ChangesBy.DELTA_FILES and record.state == BaseState.WARM and not doubt:
+            deltas = delta_files(migration, disk, off=not point.snapshot, stop=watch.stop)
+            works.append(_of_delta_files(deltas, point, disk, record, watch))
+        else:
+            works.append(_compared(point, disk, record, doubt))
     return works
 
 
@@ -128,6 +132,18 @@ def _work(changes: Changes, disk: SourceDisk, record: DiskRecord, doubt: Doubt |
             doubt = doubt or _unknown(error)
     zeros = Extents.empty() if record.state == BaseState.EMPTY else extents.complement(disk.capacity_bytes)
     return Work(disk, record, extents, zeros, doubt.text if doubt else "", changed, whole=not map_counts)
+
+
+def _of_delta_files(deltas: Changes, point: Point, disk: SourceDisk, record: DiskRecord, watch: Watch) -> Work:
+    """What delta files name; while the VM runs, files that can't be read give way to a comparison over the base."""
+    try:
+        return Work(disk, record, deltas.since(record.snapshot), Extents.empty(), "", by=ChangesBy.DELTA_FILES)
+    except BaseGone as error:
+        return _compared(point, disk, record, Doubt(Reason.BASE_GONE, error.cause.rstrip(".")))
+    except DeltaFilesUnreadable as error:
+        watch.step("changes", f"{disk.label} is compared: {error.cause}")
+        unknown = None if point.snapshot else Doubt(Reason.CHANGES_UNKNOWN, error.cause.rstrip("."))
+        return _compared(point, disk, record, unknown)
 
 
 def _compared(point: Point, disk: SourceDisk, record: DiskRecord, doubt: Doubt | None) -> Work:

@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime
 
 from snapferry import opennebula, vsphere
-from snapferry.changes import means_of
+from snapferry.changes import means_when_off
 from snapferry.convergence import COPY_BYTES_PER_SECOND, START_SECONDS, Costs, copy_rate, judge
 from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
 from snapferry.lease import Lease
@@ -22,7 +22,7 @@ from snapferry.record import (
     rounds_of_template,
 )
 from snapferry.round_disks import copy_disks
-from snapferry.round_snapshot import open_snapshot, remove_our_snapshots, within_limits
+from snapferry.round_snapshot import SnapshotLimit, open_snapshot, remove_our_snapshots, within_limits
 from snapferry.round_work import Point, Work, find_work, kind_of
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -53,6 +53,7 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
             phase = migration.planned.phase.value
             raise Refused(f"{migration.vm.name}: no round is copied in the phase {phase!r}.", "See `snapferry status`.")
         started, began = datetime.now(UTC), time.monotonic()
+        within = True
         try:
             _doubt_used_images(migration, lease, watch)
             snapshot = open_snapshot(migration, watch)
@@ -66,9 +67,12 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
         except Stopped:
             lease.check()  # says so where the lease is what stopped it
             raise
+        except SnapshotLimit:
+            within = False
+            raise
         finally:
             if not _is_lost(lease):  # else the snapshot is the next holder's
-                remove_our_snapshots(migration, watch)
+                remove_our_snapshots(migration, watch, migration.planned.kept_snapshots if within else ())
         kind, number = kind_of(works), migration.planned.round_number
         result = _result(migration, kind, number, point, (started, began), copied - copying, results)
         return _keep(migration, result, lease)
@@ -139,8 +143,8 @@ def _since_last(migration: Migration, started: datetime) -> float:
 def costs_of(migration: Migration) -> Costs:
     """What a cutover of this VM takes beside its last changes; TM drivers but `shared` copy each disk at the start."""
     datastore = opennebula.find_datastore(migration.target, migration.plan.image_datastore)
-    reason = migration.planned.untracked
-    compared = [disk for disk in migration.vm.disks if means_of(disk, reason).by == ChangesBy.COMPARE]
+    reason, plan = migration.planned.untracked, migration.plan
+    compared = [one for one in migration.vm.disks if means_when_off(one, reason, plan) == ChangesBy.COMPARE]
     costs = Costs(compared_bytes=sum(disk.capacity_bytes for disk in compared))
     if datastore.tm_mad == "shared":
         return costs
@@ -207,7 +211,7 @@ def _answer_doubt(migration: Migration, works: list[Work], watch: Watch) -> None
             watch.step("doubt", f"{work.disk.label}: {told}")
         elif work.doubt:
             raise SourceError(
-                f"{migration.vm.name}: change tracking can't be trusted for the last changes of {work.disk.label}"
+                f"{migration.vm.name}: what is told of the last changes of {work.disk.label} can't be trusted"
                 f" ({work.doubt}), and to compare it in full would keep the VM off for long.",
                 "Run `snapferry presync`, which compares in full while the VM runs; then cut over again. A plan with"
                 " `on_doubt: compare` does so during the downtime instead.",

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from snapferry.plan import MigrationPlan, Route
 from snapferry.vsphere.models import PowerState, SourceDisk
 
-_FILES = ("vmfs6", "vmfs5", "nfs")
-_FROZEN_FILES = ("vmfs5", "nfs")
+FILES = ("vmfs6", "vmfs5", "nfs")
+"""Kinds of datastore whose disks have files that can be read, at least of a VM that is off."""
+FROZEN_FILES = ("vmfs5", "nfs")
 """Kinds of datastore whose frozen files can be read while the VM runs."""
 
 
@@ -56,7 +57,7 @@ def _of(route: str, ways: list[Way]) -> Way | None:
 
 def _open(disk: SourceDisk, power: PowerState, mounts: Mapping[str, Path], whole: bool) -> Iterator[Way]:
     off = power == PowerState.OFF
-    files = disk.datastore_kind in (_FILES if off else _FROZEN_FILES)
+    files = disk.datastore_kind in (FILES if off else FROZEN_FILES)
     if files and disk.datastore in mounts and disk.datastore_kind == "nfs":
         yield Way(Route.MOUNT, f"{disk.datastore} is mounted at {mounts[disk.datastore]}")
     yield Way(Route.NFC, "the VM is off" if off else f"random reads of a frozen disk, on {disk.datastore_kind} too")
@@ -71,7 +72,7 @@ def closed(disk: SourceDisk, power: PowerState, route: Route, plan: MigrationPla
     """Why a route that the plan asks for isn't open for a disk, for an operator; empty where it is."""
     if _of(route, list(_open(disk, power, plan.mounts, whole=True))):
         return ""
-    if disk.datastore_kind not in _FILES:
+    if disk.datastore_kind not in FILES:
         return f"a disk on {disk.datastore_kind} has no files"
     if route == Route.MOUNT:
         known = ", ".join(plan.mounts) or "none"

@@ -33,7 +33,9 @@ class Changes(Protocol):
     """Which extents of one disk differ between a base and a snapshot."""
 
     def since(self, base: str | None) -> Extents:
-        """The extents that may differ since `base` (a change id), in bytes; every allocated extent for None.
+        """The extents that may differ since `base`, in bytes; every allocated extent for None.
+
+        What a base is called is the implementation's: a change id, or a snapshot's moref.
 
         Raises:
             SourceError: the source can't tell; nothing is assumed.

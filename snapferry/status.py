@@ -221,7 +221,9 @@ def _resting(record: MigrationRecord, vm: SourceVm | None, source_state: str) ->
             f"Mend that cause, then `{command_line('migrate', name)}`.",
         )
     if record.phase == Phase.WARM:
-        return "Scheduled pre-syncs keep it warm.", f"Run `{command_line('migrate', name)}`, or answer its gate."
+        stays = " A snapshot stays between them: delta files tell what changed." if record.kept_snapshots else ""
+        advice = f"Run `{command_line('migrate', name)}`, or answer its gate."
+        return f"Scheduled pre-syncs keep it warm.{stays}", advice
     return (
         "The next pre-sync makes the base copy, or takes it up where it stands.",
         f"Nothing by night; `{command_line('presync', name)}` starts it now.",

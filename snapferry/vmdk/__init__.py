@@ -12,7 +12,7 @@ from snapferry.vmdk.errors import (
     VmdkTruncated,
     VmdkUnsupported,
 )
-from snapferry.vmdk.files import Folder, LocalFile, LocalFolder, RangeFile
+from snapferry.vmdk.files import Folder, LocalFile, LocalFolder, RangeFile, on_datastore
 from snapferry.vmdk.runs import ZEROS, Runs
 from snapferry.vmdk.stream import PackedGrain, StreamOptimized
 
@@ -38,5 +38,6 @@ __all__ = [
     "VmdkInUse",
     "VmdkTruncated",
     "VmdkUnsupported",
+    "on_datastore",
     "open_chain",
 ]

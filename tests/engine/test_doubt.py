@@ -87,6 +87,22 @@ def test_a_comparison_trusts_nothing_and_so_doubts_only_an_image_that_diverged()
 @pytest.mark.parametrize(
     ("history", "reason"),
     [
+        (History(), None),
+        (History(events=("VmRestartedByHAEvent",)), None),  # what was written lies in the delta file all the same
+        (History(reverts=1), Reason.REVERTED),
+        (History(gap="vCenter has 1000 or more events"), Reason.HISTORY_UNKNOWN),
+    ],
+)
+def test_delta_files_are_wrong_of_nothing_but_a_vm_that_went_back(history: History, reason: Reason | None) -> None:
+    old = VM.model_copy(update={"host_version": "5.5.0"})
+    untracked = DISK.model_copy(update={"change_id": None})
+    found = doubt_of(RECORD.model_copy(update={"change_id": None}), untracked, old, history, ChangesBy.DELTA_FILES)
+    assert (found.reason if found else None) is reason
+
+
+@pytest.mark.parametrize(
+    ("history", "reason"),
+    [
         (History(reverts=1), Reason.REVERTED),
         (History(gap="vCenter has 1000 or more events"), Reason.HISTORY_UNKNOWN),
         (History(events=("VmRestartedOnAlternateHostEvent",)), Reason.HOST_CRASHED),

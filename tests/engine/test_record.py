@@ -54,7 +54,7 @@ def one_round(number: int, kind: str = "delta") -> RoundResult:
 DISK = DiskRecord(
     image_id=7, image_name="web01-disk-0", disk_uuid="6000C29a", key=2000, label="Hard disk 1", place="pvscsi0:0",
     capacity_bytes=(1 << 30) + 512, state=BaseState.WARM, change_id=CHANGE_ID, snapshot="snapshot-3",
-    taken=datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC), copy_id="c0ffee", round=3,
+    taken=datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC), copy_id="c0ffee", keeps_snapshot=True, round=3,
 )  # fmt: skip
 RECORD = MigrationRecord(
     migration_id="abc123", template_id=4, target_name="web01", phase=Phase.WARM, vm_key="vc/uuid", vm_moref="vm-12",
@@ -161,3 +161,10 @@ def test_a_disk_that_was_swapped_moved_or_resized_is_refused(change: dict[str, A
             RECORD.check_disks(disks)
     with pytest.raises(Refused, match=says):
         RECORD.check_disks((disk.model_copy(update=change),))
+
+
+def test_snapshots_stay_for_bases_that_stand_on_them_and_for_no_others() -> None:
+    assert RECORD.kept_snapshots == {"snapshot-3"}
+    for change in ({"keeps_snapshot": False}, {"state": BaseState.PARTIAL}, {"state": BaseState.DIVERGED}):
+        assert not RECORD.model_copy(update={"disks": (DISK.model_copy(update=change),)}).kept_snapshots
+    assert not RECORD.model_copy(update={"phase": Phase.MIGRATED}).kept_snapshots
