@@ -307,3 +307,17 @@ def test_a_revert_is_doubted_though_the_delta_files_are_there(make_lab: Callable
     assert result.kind == "base" and all("reverted" in disk.doubt for disk in result.disks)
     cut_over(migration, Watch())
     assert_equal(lab, migration)
+
+
+@pytest.mark.parametrize("kind", ["vmfs6", "vmfs5"])
+def test_a_leaf_that_stays_busy_after_the_power_off_is_waited_for(
+    kind: str, make_lab: Callable[[LabConfig], Lab], ends: Ends
+) -> None:
+    lab = make_lab(lab_on(kind))
+    migration = ends.migration(lab)
+    warm(migration)
+    guest_writes(lab, 15)
+    lab.control.set_fault("leaf_busy", seconds=4)
+    final = cut_over(migration, Watch()).final
+    assert means(final) == {ChangesBy.DELTA_FILES}
+    assert_equal(lab, migration)

@@ -94,10 +94,12 @@ class Disk:
         name = path.name if self.kind.has_files else f"vsan://{path.name}"
         return ExtentLine(self.capacity_bytes // SECTOR, extent, name)
 
-    def locked_files(self, powered_on: bool) -> set[Path]:
+    def locked_files(self, in_use: bool) -> set[Path]:
         """The files that the datastore gives nobody, because a host has them open."""
-        whole = self.kind.lock is Lock.CHAIN and powered_on
-        held = [layer for layer in self.layers if whole or (layer.live and self.kind.lock is not Lock.NONE)]
+        if self.kind.lock is Lock.NONE:
+            return set()
+        whole = self.kind.lock is Lock.CHAIN and in_use
+        held = [layer for layer in self.layers if whole or layer.live or (in_use and layer is self.leaf)]
         return {path for layer in held for path in (layer.extent.path, track_path(layer.path))}
 
     def view(self, layer: Layer, valid: Callable[[], bool] = lambda: True) -> View:

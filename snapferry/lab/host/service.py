@@ -307,8 +307,9 @@ class HostService:
         found = (root / path).resolve()
         if not found.is_relative_to(root) or root.parent != self._datastores.resolve() or not found.is_file():
             raise HostError("not_found", f"[{datastore}] {path} doesn't exist.")
+        busy = float(self.faults.value("leaf_busy", "seconds") or 0)
         for vm in list(self._vms.values()):
-            if found.name in vm.locked_files(found.parent):
+            if found.name in vm.locked_files(found.parent, busy):
                 raise HostError("locked", f"[{datastore}] {path} is in use by {vm.name}.")
         return found
 

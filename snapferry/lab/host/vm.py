@@ -4,7 +4,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,10 +74,16 @@ class Vm:
         """Its own folder, and those of its disks on other datastores."""
         return list(dict.fromkeys([self.folder, *(disk.folder for disk in self.disks.values())]))
 
-    def locked_files(self, folder: Path) -> set[str]:
-        """The names of files in a folder that a host has open, so that nobody else can read them."""
+    def locked_files(self, folder: Path, busy_seconds: float = 0.0) -> set[str]:
+        """The names of files in a folder that a host has open, so that nobody else can read them.
+
+        Args:
+            folder: where they lie.
+            busy_seconds: how long it keeps them open after power-off.
+        """
         with self.io:
-            locked = {path for disk in self.disks.values() for path in disk.locked_files(self.powered_on)}
+            held = self.powered_on or datetime.now(UTC) < self.powered_off_at + timedelta(seconds=busy_seconds)
+            locked = {path for disk in self.disks.values() for path in disk.locked_files(held)}
         return {path.name for path in locked if path.parent.resolve() == folder}
 
     # Power ---------------------------------------------------------------------------------------------------------
