@@ -70,8 +70,7 @@ def test_every_disk_of_a_snapshot_is_read_through_one_lease(
         lab.control.set_fault(fault)
     completed = calls(lab, "HttpNfcLeaseComplete")
     with export_lease(session, vm, snapshot.moref, snapshot.disks) as lease:
-        for disk in snapshot.disks:
-            index = ["pvscsi0:0", "sata0:0", "pvscsi0:1"].index(disk.place)  # the lab's order is its configuration's
+        for index, disk in enumerate(sorted(snapshot.disks, key=lambda disk: disk.key)):
             reader = ExportReader(lease.sources[disk.key], lease.confirm)
             assert digest(reader) == lab.control.digest("export", index, snapshot.moref), disk.place
     assert calls(lab, "HttpNfcLeaseComplete") == completed + 1
