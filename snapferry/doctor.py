@@ -3,6 +3,7 @@
 from snapferry import opennebula, vsphere
 from snapferry.errors import SnapferryError
 from snapferry.plan import Frozen
+from snapferry.vsphere.models import SourceVm
 
 
 class Finding(Frozen):
@@ -34,13 +35,23 @@ def check_source(session: vsphere.Session, vm: str | None = None) -> list[Findin
         ]
     findings.append(Finding(ok=True, what=f"{len(vms)} VM(s) can be seen."))
     try:
-        missing = vsphere.missing_privileges(session, chosen)
+        return findings + _check_privileges(session, chosen)
     except SnapferryError as error:
         return [*findings, _bad(error)]
+
+
+def _check_privileges(session: vsphere.Session, vm: SourceVm) -> list[Finding]:
+    """What the user may do with the VM, and which routes to its disks are closed to it."""
+    missing = vsphere.missing_privileges(session, vm)
     if missing:
-        text = f"On {chosen.name} the user lacks {', '.join(missing)}."
-        return [*findings, Finding(ok=False, what=text, advice="Give its role these privileges (README, Privileges).")]
-    return [*findings, Finding(ok=True, what=f"All privileges are there on {chosen.name}.")]
+        text = f"On {vm.name} the user lacks {', '.join(missing)}."
+        found = [Finding(ok=False, what=text, advice="Give its role these privileges (README, Privileges).")]
+    else:
+        found = [Finding(ok=True, what=f"All privileges are there on {vm.name}.")]
+    for route, names in vsphere.closed_routes(session, vm).items():
+        text = f"Disks of {vm.name} can't be read by the route `{route}`: the user lacks {', '.join(names)}."
+        found.append(Finding(ok=True, what=text, advice="Other routes do; to open this one too, give its role these."))
+    return found
 
 
 def check_target(client: opennebula.Client) -> list[Finding]:

@@ -48,7 +48,7 @@ from snapferry.vsphere.power import (
     server_time,
     shutdown_guest,
 )
-from snapferry.vsphere.privileges import REQUIRED_PRIVILEGES, missing_privileges
+from snapferry.vsphere.privileges import REQUIRED_PRIVILEGES, closed_routes, missing_privileges
 from snapferry.vsphere.session import Session, VCenterLogin
 from snapferry.vsphere.snapshots import (
     create_snapshot,
@@ -97,6 +97,7 @@ __all__ = [
     "VmGone",
     "WrongPassword",
     "annotate",
+    "closed_routes",
     "concerns",
     "connect_nics",
     "create_snapshot",

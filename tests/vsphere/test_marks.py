@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
+from snapferry.doctor import check_source
 from snapferry.errors import Refused, SourceError
 from snapferry.lab import Lab
 from snapferry.vsphere import (
     REQUIRED_PRIVILEGES,
     Session,
     SourceVm,
+    closed_routes,
     mark_migrated,
     missing_privileges,
     read_vm,
@@ -76,6 +78,19 @@ def test_the_privileges_that_a_user_lacks_are_named(open_session: OpenSession, f
     assert missing_privileges(nearly, vm) == ["VirtualMachine.State.CreateSnapshot"]
     reader = missing_privileges(open_session("reader@vsphere.local"), vm)
     assert reader == [name for name in REQUIRED_PRIVILEGES if not name.startswith("System.")]
+
+
+def test_the_routes_that_a_user_cant_take_are_named_with_what_they_need(
+    session: Session, open_session: OpenSession, find: Find
+) -> None:
+    vm = find("showcase")
+    assert closed_routes(session, vm) == {}
+    assert closed_routes(open_session("reader@vsphere.local"), vm) == {
+        "datastore": ["Datastore.Browse", "Datastore.FileManagement"],
+        "export": ["VApp.Export"],
+    }
+    told = [one.what for one in check_source(open_session("reader@vsphere.local"), vm.path) if "route" in one.what]
+    assert len(told) == 2 and "VApp.Export" in told[1]
 
 
 def test_privileges_are_told_for_the_login_that_replaced_an_expired_one(
