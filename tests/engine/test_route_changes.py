@@ -1,18 +1,22 @@
 """Every route ends equal; one that fails gives way to another, and both are said and kept in the record."""
 
+from collections.abc import Callable
+
 import pytest
 
 from snapferry.assess import assess
 from snapferry.cutover import cut_over
 from snapferry.errors import RolledBack
 from snapferry.lab import Lab
+from snapferry.lab.config import LabConfig, LabDatastore, LabDisk, LabVCenter, LabVm, Workload
+from snapferry.lab.kinds import KINDS
 from snapferry.prepare import prepare
 from snapferry.record import RoundResult
 from snapferry.rounds import run_round
 from snapferry.status import status
 from snapferry.watch import Watch
 
-from .conftest import Ends
+from .conftest import Ends, small_vm
 from .support import assert_equal, warm
 
 pytestmark = pytest.mark.slow
@@ -97,3 +101,50 @@ def test_where_no_route_is_left_the_cutover_is_rolled_back_and_status_says_why(l
     warm(again)
     cut_over(again, Watch())
     assert_equal(lab, again)
+
+
+def test_a_disk_on_vsan_is_read_by_what_leads_to_it_whatever_the_plan_asks_for_and_that_is_shown(
+    make_lab: Callable[[LabConfig], Lab], ends: Ends
+) -> None:
+    disks = tuple(LabDisk(capacity_bytes=64 << 20, data_bytes=2 << 20, datastore=kind) for kind in ("vmfs5", "vsan"))
+    quiet = Workload(rate_bytes=200_000, hot_bytes=1 << 20)
+    lab = make_lab(on_datastores(small_vm(disks=disks, workload=quiet)))
+    migration = ends.migration(lab, route="datastore")
+    shown = assess(migration.source, migration.vm, migration.plan).routes
+    files, objects = (disk.key for disk in migration.vm.disks)
+    assert shown[files] == "datastore: the plan asks for it; vmfs5 doesn't lock frozen files; else by nfc or export"
+    assert shown[objects] == (
+        "nfc: random reads of a frozen disk, on vsan too; not by datastore, as the plan asks, because a disk on vsan"
+        " has no files; else by export"
+    )
+    prepare(migration, Watch())
+    lab.control.set_fault("nfc_connect", times=10_000)
+    told: list[str] = []
+    base = run_round(migration, Watch(on_step=lambda name, detail: told.append(detail) if name == "route" else None))
+    lab.control.clear_faults()
+    assert [disk.route for disk in base.disks] == ["datastore", "export"]
+    assert [line for line in told if "by export" in line and "nfc failed" in line] == told != []
+    final = cut_over(migration, Watch()).final
+    assert final and [disk.route for disk in final.disks] == ["datastore", "nfc"]
+    assert_equal(lab, migration)
+
+
+def test_a_datastore_that_answers_500_under_a_running_vm_gives_way_to_nfc(
+    make_lab: Callable[[LabConfig], Lab], ends: Ends
+) -> None:
+    lab = make_lab(on_datastores(small_vm(datastore="vmfs5")))
+    migration = ends.migration(lab, route="datastore")
+    prepare(migration, Watch())
+    lab.control.set_fault("folder_status", status=500, times=10_000)
+    base = run_round(migration, Watch())
+    assert routes(base) == {"nfc"}
+    assert all("datastore failed" in disk.detour and "500" in disk.detour for disk in base.disks)
+    lab.control.clear_faults()
+    cut_over(migration, Watch())
+    assert_equal(lab, migration)
+
+
+def on_datastores(vm: LabVm) -> LabConfig:
+    """A lab with a datastore of each kind, by its name."""
+    stores = tuple(LabDatastore(name=kind, kind=kind) for kind in KINDS)
+    return LabConfig(vcenter=LabVCenter(datastores=stores, vms=(vm,)))
