@@ -177,6 +177,8 @@ def test_a_lab_yaml_is_read_and_its_mistakes_named(tmp_path: Path) -> None:
     for text, message in (
         ("vcenter: {vms: [{name: a, disks: [], hosst: x}]}", "vcenter.vms.0.hosst"),
         ("vcenter: {vms: [{name: a, disks: [], host: x}]}", "there is no host x"),
+        ("vcenter: {vms: [{name: a, disks: [{capacity: 1 GiB, datastore: x}]}]}", "there is no datastore x"),
+        ("vcenter: {datastores: [{name: a, kind: floppy}]}", "vcenter.datastores.0.kind"),
         ("vcenter: [", "isn't YAML"),
         ("vcenter: {hosts: [../esx1]}", "vcenter.hosts.0"),
         ("vcenter: {hosts: [ca]}", "not ca or localhost"),
