@@ -120,8 +120,7 @@ class NfcConnection:
         self._channel = Channel(ticket.host, ticket.port, timeout_seconds)
         self._next_operation = 0
         self._operations: dict[int, _Operation] = {}
-        self._head = memoryview(bytearray(wire.HEADER.size))
-        self._body = memoryview(bytearray(wire.IO_REPLY.size))
+        self._head = memoryview(bytearray(wire.HEADER.size + wire.IO_REPLY.size))
         self.landed_bytes = 0
         try:
             attach(self._channel)
@@ -162,11 +161,12 @@ class NfcConnection:
             NfcProtocolError: the host sent what wasn't asked for.
             NfcError: the host couldn't read, the connection ended, or nothing came in time.
         """
-        kind, size, number = self._receive_head(Aio.IO)
-        if kind != Aio.IO or size != len(self._body):
+        kind, size, number, came = self._receive_head(Aio.IO, wire.IO_REPLY.size)
+        if kind != Aio.IO or size != wire.IO_REPLY.size:
             raise self._nonsense(f"a frame of type {kind} with {size} bytes where a read's answer was due")
-        self._channel.receive_into(self._body)
-        opcode, offset, total, start, length, on_wire = wire.IO_REPLY.unpack(self._body)
+        if came < size:
+            self._channel.receive_into(self._head[wire.HEADER.size + came :])
+        opcode, offset, total, start, length, on_wire = wire.IO_REPLY.unpack_from(self._head, wire.HEADER.size)
         operation = self._operations.get(number)
         if operation is None:
             raise self._nonsense(f"an answer to request {number}, which isn't open")
@@ -223,7 +223,7 @@ class NfcConnection:
         """Sends one message and returns the payload of its answer."""
         number = self._next_operation
         self._channel.send(self._frame(kind, payload, extra))
-        answer, size, answered = self._receive_head(kind)
+        answer, size, answered, _ = self._receive_head(kind)
         if answer != kind or answered != number or size > _LARGEST_PAYLOAD:
             raise self._nonsense(f"a frame of type {answer} with {size} bytes where the answer to {kind.name} was due")
         return self._channel.receive(size)
@@ -233,17 +233,25 @@ class NfcConnection:
         self._next_operation = (number + 1) & 0xFFFFFFFF
         return wire.frame(kind, number, payload, extra)
 
-    def _receive_head(self, due: Aio) -> tuple[int, int, int]:
-        """Type, size and operation of the next frame; an error reply becomes the error that it stands for."""
-        self._channel.receive_into(self._head)
-        magic, kind, size, number = wire.HEADER.unpack(self._head)
+    def _receive_head(self, due: Aio, along: int = 0) -> tuple[int, int, int, int]:
+        """Receives the next frame's header; an error reply becomes the error that it stands for.
+
+        Args:
+            along: bytes of the payload that may come along with it, behind it in `_head`.
+
+        Returns:
+            Type, payload's size and operation of the frame, and how many bytes of the payload came along.
+        """
+        came = self._channel.receive_into(self._head[: wire.HEADER.size + along], wire.HEADER.size) - wire.HEADER.size
+        magic, kind, size, number = wire.HEADER.unpack_from(self._head)
         if magic != wire.MAGIC:
             raise self._nonsense(f"a frame that begins with {magic:#010x}")
         if kind == Aio.ERROR:
             if size > _LARGEST_PAYLOAD:
                 raise self._nonsense(f"an error reply of {size} bytes")
-            raise self._refusal(due, *wire.error_reply(self._channel.receive(size)))
-        return kind, size, number
+            here = bytes(self._head[wire.HEADER.size :][: min(came, size)])
+            raise self._refusal(due, *wire.error_reply(here + self._channel.receive(size - len(here))))
+        return kind, size, number, came
 
     def _refusal(self, due: Aio, code: int, text: str) -> NfcError | DiskNotOpened:
         name, says = self._channel.name, f"NFC error {code}: {text or 'no reason given'}"

@@ -15,6 +15,7 @@ from enum import IntEnum
 from typing import Final
 
 from snapferry.readers.errors import NfcError, NfcProtocolError, ThumbprintMismatch
+from snapferry.readers.memory_tls import MemoryTls
 
 NOT_NFC: Final = "See what answers on the host's port 902: a proxy, or a version whose NFC isn't known here."
 
@@ -86,7 +87,7 @@ class Channel:
     def __init__(self, host: str, port: int, timeout_seconds: float) -> None:
         self.name = f"{host}:{port}"
         self._timeout = timeout_seconds
-        self._cut = False
+        self._tls: MemoryTls | None = None
         try:
             self._sock = socket.create_connection((host, port), timeout=timeout_seconds)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -107,41 +108,50 @@ class Channel:
             ThumbprintMismatch: it is another certificate.
         """
         try:
-            self._sock = sock = context.wrap_socket(self._sock)
-            certificate = sock.getpeercert(binary_form=True) or b""
+            tls = MemoryTls(self._sock, context)
         except OSError as error:
             raise self._lost(error) from error
-        self._go_on()
-        found = hashlib.new(digest, certificate, usedforsecurity=False).hexdigest()
+        found = hashlib.new(digest, tls.certificate, usedforsecurity=False).hexdigest()
         if found != thumbprint.replace(":", "").lower():
             raise ThumbprintMismatch(
                 f"{self.name} showed a certificate with the {digest} thumbprint {found}, not {thumbprint}.",
                 "If the host's certificate was just replaced, reconnect the host in vCenter; else look for somebody "
                 "in between.",
             )
+        self._tls = tls
 
     def leave_tls(self) -> None:
         """Goes on over the bare socket; the TLS session is abandoned without an alert, as the protocol wants it."""
-        family, kind = self._sock.family, self._sock.type
-        self._sock = socket.socket(family, kind, fileno=self._sock.detach())
-        self._sock.settimeout(self._timeout)
-        self._go_on()
+        if self._tls and self._tls.unread_bytes:
+            raise NfcProtocolError(f"{self.name} went on with a TLS session that was to end.", NOT_NFC)
+        self._tls = None
 
     def send(self, data: bytes | bytearray) -> None:
         try:
-            self._sock.sendall(data)
+            (self._tls or self._sock).sendall(data)
         except OSError as error:
             raise self._lost(error) from error
 
-    def receive_into(self, view: memoryview) -> None:
-        """Fills `view`; all of it has to come within the time, so that a trickle is no way to hold us."""
+    def receive_into(self, view: memoryview, least: int | None = None) -> int:
+        """Fills `view`; all of it has to come within the time, so that a trickle is no way to hold us.
+
+        Args:
+            least: return as soon as so many bytes have come, and whatever came along with them.
+
+        Returns:
+            How many bytes came.
+        """
         late = time.monotonic() + self._timeout
-        receive = self._sock.recv_into
+        receive = (self._tls or self._sock).recv_into
+        length = len(view)
+        least = length if least is None else least
+        came = 0
         try:
-            while left := len(view):
-                count = receive(view, left)
-                if count == left:
-                    return
+            while True:
+                count = receive(view, length - came)
+                came += count
+                if came >= least:
+                    return came
                 if not count:
                     raise NfcError(f"{self.name} ended the connection.", "Look at the host's hostd and vpxa logs.")
                 if time.monotonic() > late:
@@ -166,18 +176,11 @@ class Channel:
 
     def cut(self) -> None:
         """Ends the connection, and every wait on it, at once."""
-        self._cut = True
         with contextlib.suppress(OSError):
-            # not SSLSocket.shutdown, which takes the TLS session away from under the thread that uses it
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._sock.close()
-
-    def _go_on(self) -> None:
-        """Sees a `cut` that met a socket which has been replaced meanwhile."""
-        if self._cut:
-            raise NfcError(f"The connection to {self.name} was ended.", "Run it again: what is copied stays.")
 
     def _lost(self, error: OSError) -> NfcError:
         if isinstance(error, TimeoutError):
