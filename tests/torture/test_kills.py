@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from snapferry import opennebula, vsphere
 from snapferry.lab import Lab, up
-from snapferry.lab.config import LabConfig, LabDisk, LabNic, LabOpenNebula, LabVCenter, LabVm, Workload
+from snapferry.lab.config import LabConfig, LabDatastore, LabDisk, LabNic, LabOpenNebula, LabVCenter, LabVm, Workload
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
 
@@ -31,7 +31,7 @@ LANES = 3
 FAST = LabOpenNebula(image_delay=(0.02, 0.1), step_delay=(0.01, 0.05))
 
 
-def small_vm(name: str, number: int) -> LabVm:
+def small_vm(name: str, number: int, **changes: Any) -> LabVm:
     """Two small disks, one of an odd size, and a guest that writes; off until its turn comes."""
     disks = (
         LabDisk(capacity_bytes=12 << 20, data_bytes=6 << 20, data_runs=12),
@@ -39,7 +39,14 @@ def small_vm(name: str, number: int) -> LabVm:
     )
     nics = (LabNic(network="VM Network", ip=f"10.7.0.{number + 10}"),)  # outside the target's range: one is added
     guest = Workload(rate_bytes=400_000, hot_bytes=1 << 20)
-    return LabVm(name=name, disks=disks, nics=nics, workload=guest, power="off", shutdown_seconds=0.1)
+    fields: dict[str, Any] = {"disks": disks, "nics": nics, "workload": guest, "power": "off", "shutdown_seconds": 0.1}
+    return LabVm(name=name, **fields | changes)
+
+
+def untracked_vm(name: str, number: int) -> LabVm:
+    """One that can't track changes: its disks' files tell them always, when it is off, or never."""
+    kind = ("nfs", "vmfs6", "vsan")[number % 3]
+    return small_vm(name, number, hardware_version=4, datastore=kind)
 
 
 def opener(lab: Lab) -> Open:
@@ -76,14 +83,20 @@ class Lane:
         return die_and_go_on(cls.lab, opener(cls.lab), vm, kill, folder)
 
 
+MAKES = {"tracked": small_vm, "untracked": untracked_vm}
+STORES = tuple(LabDatastore(name=kind, kind=kind) for kind in ("vmfs6", "nfs", "vsan"))
+
+
 def batches() -> list[object]:
-    """The first one for every day, the others in `make torture`."""
-    return [0, *(pytest.param(one, marks=pytest.mark.torture) for one in range(1, 1 + -(-RUNS // BATCH)))]
+    """The first one for every day; the others, and a third as many of VMs that can't be tracked, in `make torture`."""
+    more = -(-RUNS // BATCH)
+    cases = [("tracked", one) for one in range(1, 1 + more)] + [("untracked", one) for one in range(-(-more // 3))]
+    return [("tracked", 0), *(pytest.param(*one, marks=pytest.mark.torture) for one in cases)]
 
 
-@pytest.mark.parametrize("batch", batches())
+@pytest.mark.parametrize(("make", "batch"), batches())
 def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_is_left(
-    batch: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: Summary
+    make: str, batch: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, summary: Summary
 ) -> None:
     monkeypatch.setenv("SNAPFERRY_STATE", str(tmp_path / "state"))
     chance = random.Random(f"{seed} {batch}")
@@ -92,8 +105,10 @@ def test_a_run_killed_anywhere_is_continued_to_equal_bytes_and_nothing_of_ours_i
     while (left := BATCH - sum(bool(one.point) for one in outcomes)) > 0:
         begin = len(outcomes)
         names = [f"vm{begin + number}" for number in range(left)]
-        vms = tuple(small_vm(name, number) for number, name in enumerate((*names, "pilot")))
-        config = LabConfig(seed=100 * seed + batch + begin, vcenter=LabVCenter(vms=vms), opennebula=FAST)
+        vms = tuple(MAKES[make](name, number) for number, name in enumerate((*names, "pilot")))
+        config = LabConfig(
+            seed=100 * seed + batch + begin, vcenter=LabVCenter(vms=vms, datastores=STORES), opennebula=FAST
+        )
         with up(config, tmp_path / f"lab{begin}") as lab:
             pilot = fly(lab, opener(lab), "pilot", tmp_path)
             outcomes += list(run_all(tmp_path, lab, {name: pilot.draw(next(groups), chance) for name in names}))
