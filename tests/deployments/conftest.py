@@ -27,7 +27,9 @@ NICS = (LabNic(network="VM Network"),)
 QUIET = Workload(rate="200 kB/s", hot="1 MiB")
 FAST = LabOpenNebula(image_delay=(0.05, 0.2), step_delay=(0.02, 0.1))
 """A frontend that keeps nobody waiting."""
-VMS = ("terminal", "browser", "retry", "alone", "later", "cancelled", "abandoned", "canary", "dead", "waits")
+VMS = (
+    "terminal", "browser", "retry", "alone", "later", "cancelled", "abandoned", "canary", "dead", "waits", "untracked",
+)  # fmt: skip
 """One VM for each test that changes one."""
 
 

@@ -12,8 +12,9 @@ from prefect.states import Cancelling, Scheduled
 from snapferry.deployments import CutoverAnswer, Update, answer_gate, deploy, follow
 from snapferry.errors import Refused, Stopped
 
+from ..engine.support import assert_equal
 from .conftest import Site
-from .support import PATIENCE_SECONDS, begin, gate_of, plan, run, watch, yes
+from .support import PATIENCE_SECONDS, begin, gate_of, open_migration, plan, run, watch, yes
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,21 @@ def follow_until_copying(run: UUID) -> None:
         ended = follow(run, look, timeout_seconds=PATIENCE_SECONDS, stop=copying)
         raise AssertionError(ended)
     assert copying.is_set()
+
+
+def test_a_snapshot_stays_while_the_gate_waits_where_delta_files_tell_the_changes(site: Site) -> None:
+    wanted = plan("untracked", changes="delta-files")
+    waiting = run("migrate-vm/migrate", wanted)
+    assert waiting.outcome == "waiting"
+    assert len(site.lab.control.inventory().vms["untracked"].snapshots) == 1
+    answer_gate(waiting.flow_run_id, yes("untracked"))
+    assert watch(waiting.flow_run_id).outcome == "completed"
+    assert site.lab.control.inventory().vms["untracked-migrated"].snapshots == ()
+    with open_migration(wanted) as migration:
+        *rounds, final = migration.planned.rounds
+        assert {disk.changes for one in rounds[1:] for disk in one.disks} == {"compare"}  # vmfs6, and it ran
+        assert {disk.changes for disk in final.disks} == {"delta-files"}
+        assert_equal(site.lab, migration)
 
 
 def test_an_abandoned_migration_leaves_nothing(site: Site) -> None:
