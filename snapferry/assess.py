@@ -1,5 +1,7 @@
 """What stands in the way of a move, how each disk would be read, and how long it would take."""
 
+from collections.abc import Iterator
+
 from snapferry import opennebula, vsphere
 from snapferry.changes import means_of, means_when_off, untracked
 from snapferry.convergence import COPY_BYTES_PER_SECOND, Costs
@@ -114,16 +116,9 @@ def estimate(vm: SourceVm, plan: MigrationPlan | None = None) -> Estimate:
     ]
     if not reason and not vm.change_tracking:
         notes.append("Change tracking is off and will be switched on: a snapshot is made and removed for it.")
-    last_changes = 5.0
-    for disk in vm.disks:
-        means = means_of(disk, vm.power, reason, plan)
-        if means.by == ChangesBy.COMPARE:
-            notes.append(f"Every round compares {disk.label} in full: {means.why}.")
-        if means_when_off(disk, reason, plan) == ChangesBy.COMPARE:
-            last_changes += disk.capacity_bytes / COPY_BYTES_PER_SECOND
-            notes.append(f"So do the last changes of {disk.label}, while the VM is off.")
-        elif reason:
-            notes.append(f"A snapshot stays between rounds: delta files tell the changes of {disk.label}.")
+    compared = [disk for disk in vm.disks if means_when_off(disk, reason, plan) == ChangesBy.COMPARE]
+    last_changes = 5.0 + sum(disk.capacity_bytes for disk in compared) / COPY_BYTES_PER_SECOND
+    notes += _notes_on_changes(vm, plan, reason) if reason else ()
     if not reason and (doubt := old_host(vm)):
         last_changes = total / COPY_BYTES_PER_SECOND
         notes.append(f"Every round, and the last changes too, compare the disks in full: {doubt}.")
@@ -135,3 +130,18 @@ def estimate(vm: SourceVm, plan: MigrationPlan | None = None) -> Estimate:
         parts=parts,
         notes=tuple(notes),
     )
+
+
+def _notes_on_changes(vm: SourceVm, plan: MigrationPlan | None, reason: str) -> Iterator[str]:
+    """What it costs that change tracking isn't used for a `reason`, each once."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for disk in vm.disks:
+        means = means_of(disk, vm.power, reason, plan)
+        if means.by == ChangesBy.COMPARE:
+            groups.setdefault(("Every round compares", f"in full: {means.why}."), []).append(disk.label)
+        if means_when_off(disk, reason, plan) == ChangesBy.COMPARE:
+            told = "The last changes of", "are compared in full while the VM is off."
+        else:
+            told = "Delta files tell the changes of", "for which a snapshot stays between rounds."
+        groups.setdefault(told, []).append(disk.label)
+    yield from (f"{begin} {', '.join(labels)} {end}" for (begin, end), labels in groups.items())

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Event
+from typing import NamedTuple
 
 from snapferry import opennebula, vsphere
 from snapferry.errors import Refused, SnapferryError, SourceError, Stopped
 from snapferry.migration import Migration, foreign_snapshots, leftover_snapshots
-from snapferry.record import round_of_template
+from snapferry.record import BaseState, MigrationRecord, round_of_template
 from snapferry.vsphere.models import Snapshot
 from snapferry.watch import Watch
 
@@ -23,7 +24,22 @@ log = logging.getLogger(__name__)
 
 
 class SnapshotLimit(SourceError):
-    """A round's snapshot reached a limit of the plan and was let go; the next round goes on with a new one."""
+    """A round's snapshot reached a limit of the plan and was let go; the next round goes on with a new one.
+
+    Attributes:
+        room: whether there is room for a snapshot that a base stands on: it was only the round's that became too old.
+    """
+
+    def __init__(self, cause: str, next_step: str = "", *, room: bool = True) -> None:
+        super().__init__(cause, next_step)
+        self.room = room
+
+
+class _Reached(NamedTuple):
+    """A limit that was reached, for an operator, and whether there is room all the same."""
+
+    text: str
+    room: bool = False
 
 
 def remove_our_snapshots(migration: Migration, watch: Watch, keep: Collection[str] = ()) -> None:
@@ -53,7 +69,7 @@ def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
         vsphere.wait_for_others(migration.source, vm, migration.plan.snapshot.wait_for_others_seconds, watch.stop)
     remove_our_snapshots(migration, watch, {record.round_snapshot, *record.kept_snapshots})
     known = {one.moref: one for one in vsphere.our_snapshots(migration.vm, record.migration_id)}
-    if record.round_snapshot in known:
+    if record.round_snapshot in known and not _is_base_of_all(record):
         watch.step("snapshot", f"taking up {known[record.round_snapshot].name}")
         return vsphere.read_snapshot(migration.source, record.round_snapshot)
     if full := _full_datastore(migration):
@@ -71,6 +87,12 @@ def open_snapshot(migration: Migration, watch: Watch) -> Snapshot:
     return snapshot
 
 
+def _is_base_of_all(record: MigrationRecord) -> bool:
+    """Whether the last round's snapshot serves as a base alone: no copy is left that would go on from it."""
+    warm = all(one.state == BaseState.WARM for one in record.disks)
+    return warm and record.round_snapshot in record.kept_snapshots
+
+
 @contextmanager
 def within_limits(migration: Migration, snapshot: Snapshot, watch: Watch) -> Iterator[Watch]:
     """Watches what the snapshot costs while the block runs; gives a watch that ends the copies at a limit.
@@ -80,8 +102,8 @@ def within_limits(migration: Migration, snapshot: Snapshot, watch: Watch) -> Ite
     """
     inner, over = watch.until(Event()), Event()
 
-    def look() -> str:
-        reached, due = "", time.monotonic()
+    def look() -> _Reached | None:
+        reached, due = None, time.monotonic()
         try:
             while not over.wait(FOLLOW_SECONDS) and not reached and not watch.stop.is_set():
                 if time.monotonic() >= due:
@@ -103,29 +125,48 @@ def within_limits(migration: Migration, snapshot: Snapshot, watch: Watch) -> Ite
     reached = looking.result()
     if stopped and reached:
         raise SnapshotLimit(
-            f"{migration.vm.name}: the round ended and let its snapshot go: {reached}.",
+            f"{migration.vm.name}: the round ended and let its snapshot go: {reached.text}.",
             "Run it again: it goes on with a new snapshot. If this repeats, raise `snapshot` in the plan, make room on"
             " the datastore, or copy when the VM writes less.",
+            room=reached.room,
         ) from stopped
     if stopped:
         raise stopped
 
 
-def _limit(migration: Migration, snapshot: Snapshot) -> str:
+def end_round(migration: Migration, watch: Watch, limit: SnapshotLimit | None) -> None:
+    """Lets the round's snapshot go; what bases stand on stays, where there is room for it.
+
+    Args:
+        migration: whose round has ended.
+        watch: is told of it.
+        limit: what ended the round, if one of the plan's limits did.
+    """
+    keep = migration.planned.kept_snapshots
+    if limit:
+        keep = keep - {migration.planned.round_snapshot} if limit.room else frozenset()
+    if keep and _full_datastore(migration):
+        keep = frozenset()
+    remove_our_snapshots(migration, watch, keep)
+
+
+def _limit(migration: Migration, snapshot: Snapshot) -> _Reached | None:
     """Which limit is reached now, if any; a vCenter that doesn't answer is asked again at the next look."""
     policy, source = migration.plan.snapshot, migration.source
     try:
         age = (vsphere.server_time(source) - snapshot.created).total_seconds()
         if age > policy.most_age_seconds:
-            return f"it is {age:.0f} s old, the plan allows {policy.most_age_seconds:.0f} s (snapshot.most_age)"
+            most = f"the plan allows {policy.most_age_seconds:.0f} s (snapshot.most_age)"
+            return _Reached(f"it is {age:.0f} s old, {most}", room=True)
         size = vsphere.delta_bytes(source, migration.vm) if policy.most_size_bytes else 0
         if policy.most_size_bytes and size > policy.most_size_bytes:
             most = f"the plan allows {policy.most_size_bytes / 1e6:.1f} MB (snapshot.most_size)"
-            return f"its delta files have {size / 1e6:.1f} MB, {most}"
-        return _full_datastore(migration)
+            return _Reached(f"its delta files have {size / 1e6:.1f} MB, {most}")
+        full = _full_datastore(migration)
+        return _Reached(full) if full else None
     except SnapferryError as error:
         log.warning("%s: what its snapshot costs can't be seen now: %s", migration.vm.name, error.cause)
-        return ""
+        return None
 
 
 def _full_datastore(migration: Migration) -> str:

@@ -22,7 +22,7 @@ from snapferry.record import (
     rounds_of_template,
 )
 from snapferry.round_disks import copy_disks
-from snapferry.round_snapshot import SnapshotLimit, open_snapshot, remove_our_snapshots, within_limits
+from snapferry.round_snapshot import SnapshotLimit, end_round, open_snapshot, remove_our_snapshots, within_limits
 from snapferry.round_work import Point, Work, find_work, kind_of
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
@@ -53,7 +53,7 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
             phase = migration.planned.phase.value
             raise Refused(f"{migration.vm.name}: no round is copied in the phase {phase!r}.", "See `snapferry status`.")
         started, began = datetime.now(UTC), time.monotonic()
-        within = True
+        limit: SnapshotLimit | None = None
         try:
             _doubt_used_images(migration, lease, watch)
             snapshot = open_snapshot(migration, watch)
@@ -67,12 +67,12 @@ def run_round(migration: Migration, watch: Watch) -> RoundResult:
         except Stopped:
             lease.check()  # says so where the lease is what stopped it
             raise
-        except SnapshotLimit:
-            within = False
+        except SnapshotLimit as error:
+            limit = error
             raise
         finally:
             if not _is_lost(lease):  # else the snapshot is the next holder's
-                remove_our_snapshots(migration, watch, migration.planned.kept_snapshots if within else ())
+                end_round(migration, watch, limit)
         kind, number = kind_of(works), migration.planned.round_number
         result = _result(migration, kind, number, point, (started, began), copied - copying, results)
         return _keep(migration, result, lease)
