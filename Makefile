@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 SEED ?= 1
 SECONDS ?= 600
-PARSERS := descriptor cowd sesparse stream
+PARSERS := descriptor cowd sesparse stream fastlz
 
 .PHONY: help install demo demo-stop test torture check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
 
@@ -16,7 +16,7 @@ help:
 	@echo "make check         lint, types, unit tests"
 	@echo "make test          every test"
 	@echo "make torture       kills and faults by the hundred; RUNS=n for more, SEED=n for others"
-	@echo "make fuzz          looks for VMDK files that the parsers can't stand, SECONDS=600 for each of the four"
+	@echo "make fuzz          looks for VMDK files and FastLZ streams that the parsers can't stand, SECONDS=600 for each of the five"
 	@echo "make docs-images   the README's screenshots"
 	@echo "make clean         removes what the other targets made, .venv included"
 

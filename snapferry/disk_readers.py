@@ -66,7 +66,14 @@ class DiskReaders:
         def ticket() -> vsphere.NfcTicket:
             return vsphere.nfc_ticket(migration.source, migration.vm.moref, disk.key)
 
-        return NfcReader(ticket, disk.file_name, disk.capacity_bytes, connections=migration.plan.connections)
+        plan = migration.plan
+        return NfcReader(
+            ticket,
+            disk.file_name,
+            disk.capacity_bytes,
+            connections=plan.connections,
+            compress=plan.nfc_compression,
+        )
 
     def _files(self, disk: SourceDisk) -> DiskReader:
         folder = HttpsFolder(vsphere.folder_access(self._migration.source, self._migration.vm, disk))

@@ -249,6 +249,9 @@ class MigrationPlan(Frozen):
     """Whether `snapferry abandon` switches change tracking off again where Snapferry switched it on."""
     connections: int = Field(3, ge=1, le=8)
     """NFC connections for each disk."""
+    nfc_compression: bool = False
+    """Whether hosts compress what they send over NFC. It is for slow links: programs and text are expanded at some MB/s
+    only, so that it would slow down a link of more than about 25 Mbit/s."""
     copies_per_host: int = Field(8, ge=1, le=50)
     """Disks that are read from one ESXi host at once, over all migrations."""
 

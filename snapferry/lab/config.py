@@ -129,6 +129,8 @@ class LabVCenter(Frozen):
     """Extents in one page of a change query."""
     lease_timeout_seconds: int = Field(300, ge=1, alias="lease_timeout")
     """How long an export lease lives without a word of its holder."""
+    nfc_fastlz: bool = False
+    """Whether hosts compress what they send over NFC where they are asked to."""
     vms: tuple[LabVm, ...] = ()
 
     model_config = ConfigDict(populate_by_name=True)

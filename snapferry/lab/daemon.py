@@ -84,7 +84,14 @@ def _start_hosts(
     HostProcess.prepare(folder)
     hosts = []
     for number, name in enumerate(config.vcenter.hosts):
-        host = HostProcess(name, number, folder, authority, config.seed * 100 + number)
+        host = HostProcess(
+            name,
+            number,
+            folder,
+            authority,
+            config.seed * 100 + number,
+            nfc_fastlz=config.vcenter.nfc_fastlz,
+        )
         stack.callback(host.end)
         hosts.append(host)
     return hosts

@@ -13,7 +13,16 @@ START_SECONDS = 30.0
 class HostProcess:
     """One host. Starting takes two steps, so that several hosts can start side by side."""
 
-    def __init__(self, name: str, number: int, folder: Path, authority: CertificateAuthority, seed: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        folder: Path,
+        authority: CertificateAuthority,
+        seed: int,
+        *,
+        nfc_fastlz: bool,
+    ) -> None:
         self.name = name
         certificate = authority.issue(name)
         self.thumbprint = certificate.sha1_thumbprint
@@ -28,6 +37,7 @@ class HostProcess:
                 *("--name", name, "--folder", str(folder), "--socket", str(self._socket)),
                 *("--cert", str(certificate.certificate_file), "--key", str(certificate.key_file)),
                 *("--seed", str(seed)),
+                *(["--nfc-fastlz"] if nfc_fastlz else []),
             ],
             cwd=Path.cwd(),
         )

@@ -43,6 +43,7 @@ class NfcReader:
         request_bytes: bytes of a request; through vCenter 2 MiB is the most that works.
         timeout_seconds: how long any single answer may take.
         plain: NFC without encryption; the disk's bytes can be read and changed on the way.
+        compress: lets the host send FastLZ where that is shorter; it is expanded at some MB/s, for slow links only.
         backoff_seconds: the waits between attempts of a connection that gets nowhere; behind the last it is given up.
     """
 
@@ -57,6 +58,7 @@ class NfcReader:
         request_bytes: int = 2 << 20,
         timeout_seconds: float = 30,
         plain: bool = False,
+        compress: bool = False,
         backoff_seconds: Sequence[float] = BACKOFF_SECONDS,
     ) -> None:
         if request_bytes <= 0 or request_bytes % SECTOR_BYTES or min(connections, in_flight) < 1:
@@ -70,6 +72,7 @@ class NfcReader:
         self._request_bytes = request_bytes
         self._timeout = timeout_seconds
         self._plain = plain
+        self._compress = compress
         self._backoff = tuple(backoff_seconds)
         self._small_buffers = False
         self._work: _Work | None = None
@@ -159,8 +162,14 @@ class NfcReader:
             size = min(-(-self._request_bytes // _BUFFER_UNIT_BYTES) * _BUFFER_UNIT_BYTES, _LARGEST_BUFFER_BYTES)
             ask = Session(size, min(self._in_flight, _MOST_BUFFERS))
         return NfcConnection(
-            ticket, self._path, work.attach, ask=ask, timeout_seconds=self._timeout, plain=self._plain
-        )  # fmt: skip
+            ticket,
+            self._path,
+            work.attach,
+            ask=ask,
+            timeout_seconds=self._timeout,
+            plain=self._plain,
+            compress=self._compress,
+        )
 
     def _exchange(self, connection: NfcConnection, work: "_Work") -> None:
         """Keeps requests in flight and receives their answers until nothing is left to read."""

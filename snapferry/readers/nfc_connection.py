@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from snapferry.readers import fastlz
 from snapferry.readers import nfc_wire as wire
 from snapferry.readers.errors import (
     DiskInUse,
@@ -98,6 +99,7 @@ class NfcConnection:
     Args:
         attach: called with the channel as soon as it is connected, so that somebody else can cut it.
         ask: the buffers to ask for; None for the host's defaults.
+        compress: whether the host may compress what it sends.
 
     Raises:
         ThumbprintMismatch: the host isn't the one that vCenter named.
@@ -116,7 +118,9 @@ class NfcConnection:
         ask: Session | None,
         timeout_seconds: float,
         plain: bool,
+        compress: bool,
     ) -> None:
+        self._opcode = wire.READ_FASTLZ if compress else wire.READ
         self._channel = Channel(ticket.host, ticket.port, timeout_seconds)
         self._next_operation = 0
         self._operations: dict[int, _Operation] = {}
@@ -146,7 +150,7 @@ class NfcConnection:
         """Asks for all of the piece that hasn't come yet."""
         requests = bytearray()
         for start, length in piece.missing():
-            payload = wire.IO.pack(self._handle, wire.READ, piece.offset + start, length, length, length, 0)
+            payload = wire.IO.pack(self._handle, self._opcode, piece.offset + start, length, length, length, 0)
             self._operations[self._next_operation] = _Operation(piece, start, length)
             requests += self._frame(Aio.IO, payload)
         self._channel.send(requests)
@@ -171,19 +175,31 @@ class NfcConnection:
         if operation is None:
             raise self._nonsense(f"an answer to request {number}, which isn't open")
         piece, place = operation.piece, operation.start + start
-        if opcode != wire.READ or on_wire != length:
+        if opcode not in (wire.READ, self._opcode):
             raise self._nonsense(f"a compressed fragment (operation {opcode:#x}), which wasn't asked for")
         if offset != piece.offset + operation.start or total != operation.length:
             raise self._nonsense(f"{total} bytes at offset {offset} as answer to another request")
         if not length or start + length > total or not piece.takes(place, length):
             raise self._nonsense(f"a fragment of {length} bytes at {start} that doesn't fit its request of {total}")
-        self._channel.receive_into(piece.buffer[place : place + length])
+        self._receive_data(piece.buffer[place : place + length], on_wire, compressed=opcode == wire.READ_FASTLZ)
         piece.land(place, length)
         self.landed_bytes += length
         operation.left -= length
         if not operation.left:
             del self._operations[number]
         return piece if piece.complete else None
+
+    def _receive_data(self, target: memoryview, on_wire: int, *, compressed: bool) -> None:
+        """Receives a fragment's bytes into their place."""
+        if on_wire > fastlz.longest(len(target)) if compressed else on_wire != len(target):
+            raise self._nonsense(f"a fragment of {len(target)} bytes that has {on_wire} on the wire")
+        if not compressed:
+            self._channel.receive_into(target)
+            return
+        try:
+            fastlz.decompress(self._channel.receive(on_wire), target)
+        except fastlz.BadFastLz as error:
+            raise self._nonsense(f"a compressed fragment that is damaged: {error}") from error
 
     def unanswered(self) -> list[Piece]:
         """The pieces of which something is still due; they are somebody else's from now on."""

@@ -27,6 +27,7 @@ SECTOR_BYTES: Final = 512
 DISK: Final = 2
 READ_ONLY: Final = 0x1E
 READ: Final = 1
+READ_FASTLZ: Final = 2 << 32 | READ  # asked for: it may be compressed; answered: this fragment is
 
 HEADER: Final = struct.Struct("<4I")  # magic, type, payload bytes, operation id
 OPEN_SESSION: Final = struct.Struct("<4x2I4x")  # buffer bytes, buffer count

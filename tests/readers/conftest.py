@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from snapferry.lab.host.fastlz import compress
 from snapferry.readers import NfcReader
 from snapferry.vsphere.models import NfcTicket
 
 MAGIC = 0xA100DA7A
+FASTLZ = 2 << 32 | 1
 Sock = socket.socket | ssl.SSLSocket
 
 
@@ -65,6 +67,8 @@ class Behaviour:
     spoil: Callable[[Fragment], None] | None = None
     second_certificate: "Certificate | None" = None
     greeting: bytes = b"220 authd: SSL Required\r\n"
+    fastlz: bool = False
+    """Compression has to be asked for, and is used where it makes a fragment shorter."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Host:
         self.paths: list[str] = []
         self.tickets: set[str] = set()
         self.used: list[str] = []
-        self.open_sessions = self.most_open = self.goodbyes = self.fragments = self.most_in_flight = 0
+        self.open_sessions = self.most_open = self.goodbyes = self.fragments = self.sent_bytes = self.most_in_flight = 0
         self.ended = threading.Event()
         self.changed = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -265,8 +269,10 @@ class _Connection:
                 raise Silence
             operation, offset, total, start = waiting.pop(order.randrange(len(waiting)) if self.how.shuffle else 0)
             length = min(self.how.fragment_bytes, total - start)
-            data = self.host.disk[offset + start : offset + start + length]
-            one = Fragment(MAGIC, 7, 44, operation, 1, offset, total, start, length, length, data)
+            data, opcode = self.host.disk[offset + start : offset + start + length], 1
+            if self.how.fastlz and len(short := compress(bytes(data))) < length:
+                data, opcode = memoryview(short), FASTLZ
+            one = Fragment(MAGIC, 7, 44, operation, opcode, offset, total, start, length, len(data), data)
             if self.how.spoil:
                 self.how.spoil(one)
             left = self._send(one, left)
@@ -282,6 +288,7 @@ class _Connection:
         self.sock.sendall(head)
         self.sock.sendall(one.data)
         self.host._note("fragments", 1)
+        self.host._note("sent_bytes", len(one.data))
         return None if left is None else left - len(one.data)
 
     def _trickle(self) -> None:
@@ -296,7 +303,8 @@ class _Connection:
 
     def _note_read(self, operation: int, payload: bytes) -> list[tuple[int, int, int, int]]:
         handle, opcode, offset, length, same, again, zero = struct.unpack("<4Q3I", payload)
-        assert (handle, opcode, zero) == (0x1234567890AB, 1, 0) and length == same == again
+        assert (handle, opcode, zero) == (0x1234567890AB, FASTLZ if self.how.fastlz else 1, 0)
+        assert length == same == again
         assert offset % 512 == length % 512 == 0 and length > 0 and offset + length <= len(self.host.disk)
         self.host.requests.append((offset, length))
         return [(operation, offset, length, start) for start in range(0, length, self.how.fragment_bytes)]

@@ -1,5 +1,6 @@
 """What the NFC reader promises, against a host that behaves and one that doesn't."""
 
+import itertools
 import random
 import threading
 import time
@@ -266,6 +267,50 @@ def test_what_the_protocol_doesnt_allow_is_named_at_once(
     host = start_host(noise(MIB), spoil=falsify, shuffle=False)
     with pytest.raises(NfcProtocolError):
         list(make_reader(host).read(Extents.whole(MIB), threading.Event()))
+
+
+def compressible(length: int) -> bytes:
+    """Zeros, text and noise by turns, so that fragments come in both ways."""
+    parts = (bytes(150 * KIB), b"Compression is for slow links. " * 5000, noise(130 * KIB))
+    return b"".join(itertools.islice(itertools.cycle(parts), 3 * length // (300 * KIB) + 3))[:length]
+
+
+def test_what_a_host_compresses_comes_whole_over_cut_connections(
+    start_host: StartHost, make_reader: MakeReader
+) -> None:
+    disk = compressible(3 * MIB + 512)
+    host = start_host(disk, fastlz=True, cuts=[20 * KIB, 300 * KIB])
+    reader = make_reader(host, compress=True, connections=2)
+    assert gather(reader.read(Extents.whole(len(disk)), threading.Event()), disk) == Extents.whole(len(disk))
+    assert len(host.used) >= 3 and host.sent_bytes < 0.5 * len(disk)
+
+
+def test_a_host_that_doesnt_compress_is_read_all_the_same(start_host: StartHost, make_reader: MakeReader) -> None:
+    disk = noise(MIB)
+    host = start_host(disk, fastlz=True)
+    assert gather(make_reader(host, compress=True).read(Extents.whole(MIB), threading.Event()), disk)
+    assert host.sent_bytes >= MIB
+
+
+def damage(one: Any) -> None:
+    one.data = memoryview(b"\xff" + bytes(one.data[1:]))
+
+
+@pytest.mark.parametrize(
+    "falsify",
+    [
+        pytest.param(damage, id="damaged stream"),
+        pytest.param(spoil(length=-512), id="longer than its fragment"),
+        pytest.param(spoil(on_wire=1 << 20), id="longer on the wire than it can be"),
+        pytest.param(spoil(opcode=1 << 32), id="another compression"),
+    ],
+)
+def test_a_compressed_fragment_that_cant_be_is_named_at_once(
+    start_host: StartHost, make_reader: MakeReader, falsify: Callable[[Any], None]
+) -> None:
+    host = start_host(bytes(MIB), fastlz=True, spoil=falsify, shuffle=False)
+    with pytest.raises(NfcProtocolError):
+        list(make_reader(host, compress=True).read(Extents.whole(MIB), threading.Event()))
 
 
 def test_an_endless_greeting_is_named(start_host: StartHost, make_reader: MakeReader) -> None:

@@ -34,7 +34,7 @@ def service(tmp_path: Path) -> Iterator[HostService]:
 def open_disk(service: HostService, certificates: tuple[Any, Any]) -> Iterator[Callable[..., NfcReader]]:
     """Makes readers for files of the VM."""
     certificate = certificates[0]
-    server = NfcServer(service, certificate.path, certificate.path, memory_bytes=20_000_000)
+    server = NfcServer(service, certificate.path, certificate.path, memory_bytes=20_000_000, fastlz=True)
     numbers = itertools.count()
 
     def ticket() -> NfcTicket:
@@ -81,6 +81,15 @@ def test_a_lab_host_that_cuts_and_has_no_memory_is_read_whole(
     service.set_fault("nfc_cut", {"after_bytes": MIB, "times": 4})
     service.set_fault("nfc_allocation", {"times": 2})
     assert sha256(open_disk(path)) == service.digest("vm-1", 2000, "snapshot-1")["sha256"]
+
+
+def test_a_lab_host_that_compresses_is_read_whole_and_sends_less(
+    service: HostService, open_disk: Callable[..., NfcReader]
+) -> None:
+    path = frozen_disk(service, "snapshot-1")
+    assert sha256(open_disk(path, compress=True)) == service.digest("vm-1", 2000, "snapshot-1")["sha256"]
+    (sent,) = service.counters()["nfc_bytes"].values()
+    assert 3 * MIB < sent < 3.5 * MIB, "the disk's data is noise, and the rest zeros"
 
 
 def test_the_leaf_of_a_running_vm_is_refused_and_that_of_a_stopped_one_opens(

@@ -15,6 +15,8 @@ SLOWEST_SECONDS = 10
 ROUND_SECONDS, ROUND_RUNS = 20, 3000
 """atheris itself keeps some kilobytes of every run: the fuzzing goes on in a new process before they are many."""
 LONGEST_BYTES = 64 << 10
+ROOMS = {"fastlz": "readers"}
+"""Where a parser's target and corpus lie, unless here."""
 _COMPARE = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)  # as dis.cmp_op has them
 _traced = atheris._trace_cmp
 
@@ -39,8 +41,9 @@ def main() -> None:
 def fuzz(parser: str, seconds: int) -> None:
     """Runs libFuzzer in this process, and ends it; what is new to it is kept for the next round."""
     atheris._trace_cmp = _trace_all_but_arrays
-    with atheris.instrument_imports(include=["snapferry.vmdk"]):
-        target = importlib.import_module(f"tests.vmdk.fuzz_{parser}")
+    room = ROOMS.get(parser, "vmdk")
+    with atheris.instrument_imports(include=["snapferry.vmdk", "snapferry.readers.fastlz"]):
+        target = importlib.import_module(f"tests.{room}.fuzz_{parser}")
     found = Path("build/fuzz") / parser
     found.mkdir(parents=True, exist_ok=True)
     options = {
@@ -55,7 +58,7 @@ def fuzz(parser: str, seconds: int) -> None:
         "reload": 0,
     }
     arguments = [f"-{name}={value}" for name, value in options.items()]
-    corpus = Path(__file__).parent / "corpus" / parser
+    corpus = Path(__file__).parents[1] / room / "corpus" / parser
     new = found / "corpus"
     new.mkdir(exist_ok=True)
     atheris.Setup([sys.argv[0], *arguments, str(new), str(corpus)], target.one_input)

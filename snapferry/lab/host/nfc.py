@@ -28,9 +28,13 @@ class NfcServer:
     Args:
         cert, key: PEM files of the host.
         memory_bytes: NFC buffer memory of the host.
+        fastlz: whether it compresses what it sends where the client asks for it.
     """
 
-    def __init__(self, service: HostService, cert: Path, key: Path, memory_bytes: int = 96_000_000) -> None:
+    def __init__(
+        self, service: HostService, cert: Path, key: Path, memory_bytes: int = 96_000_000, *, fastlz: bool = False
+    ) -> None:
+        self._fastlz = fastlz
         self._service = service
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._tls.load_cert_chain(cert, key)
@@ -95,7 +99,10 @@ class NfcServer:
                 return self._service.open_disk(vm_id, key, path)
 
             service = self._service
-            NfcSession(sock, open_disk, self._memory, service.faults, service.tally, rng, self._stopping).run()
+            session = NfcSession(
+                sock, open_disk, self._memory, service.faults, service.tally, rng, self._stopping, fastlz=self._fastlz
+            )
+            session.run()
         except (OSError, HostError) as error:
             _log.info("NFC connection ended: %s", error)
         finally:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from snapferry.lab.host import nfc_wire as wire
 from snapferry.lab.host.chain import View
 from snapferry.lab.host.errors import HostError
+from snapferry.lab.host.fastlz import compress
 from snapferry.lab.host.faults import Counters, Faults
 from snapferry.lab.host.nfc_wire import Aio, Classic, Code, Frame, Socket
 
@@ -45,7 +46,8 @@ class _Read:
     """A read request and those of its fragments that are still to be sent."""
 
     def __init__(self, frame: Frame, view: View, buffer_bytes: int, rng: random.Random) -> None:
-        _, _, self.offset, self.length, *_ = wire.IO.unpack(frame.payload)
+        _, opcode, self.offset, self.length, *_ = wire.IO.unpack(frame.payload)
+        self.compress = opcode >> 32 == wire.FASTLZ
         self.operation = frame.operation
         self.view = view
         self.fragments = list(range(0, self.length, buffer_bytes))
@@ -57,6 +59,7 @@ class NfcSession:
 
     Args:
         open_disk: gives the blocks of a path of the ticket's disks; raises HostError.
+        fastlz: whether fragments are compressed where the client asks for it.
     """
 
     def __init__(
@@ -68,7 +71,10 @@ class NfcSession:
         tally: Counters,
         rng: random.Random,
         stopping: threading.Event,
+        *,
+        fastlz: bool = False,
     ) -> None:
+        self._fastlz = fastlz
         self._sock = sock
         self._open_disk = open_disk
         self._memory = memory
@@ -235,9 +241,14 @@ class NfcSession:
             self._sock.sendall(wire.error(read.operation, Code.IO_ERROR, f"Read failed: {error}"))
             return
         wire.HEADER.pack_into(reply, 0, wire.MAGIC, Aio.IO, wire.IO_REPLY.size, read.operation)
-        fields = (0, wire.READ, read.offset, read.length, start, size, size, 0)
+        opcode, on_wire = wire.READ, size
+        if self._fastlz and read.compress and len(short := compress(bytes(reply[_HEAD_BYTES:]))) < size:
+            opcode, on_wire = wire.FASTLZ << 32 | wire.READ, len(short)
+            reply = reply[: _HEAD_BYTES + on_wire]
+            reply[_HEAD_BYTES:] = short
+        fields = (0, opcode, read.offset, read.length, start, size, on_wire, 0)
         wire.IO_REPLY.pack_into(reply, wire.HEADER.size, *fields)
-        self._sent_bytes += size
+        self._sent_bytes += on_wire
         if self._stall_after is not None and self._sent_bytes > self._stall_after:
             self._stall_after = None
             self._stopping.wait(self._stall_seconds)
@@ -245,4 +256,4 @@ class NfcSession:
             self._sock.sendall(reply[: len(reply) // 2])
             raise ConnectionAbortedError("Cut on demand.")
         self._sock.sendall(reply)
-        self._tally.sent(read.view.label, size)
+        self._tally.sent(read.view.label, on_wire)

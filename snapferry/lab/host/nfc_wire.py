@@ -25,6 +25,7 @@ IO_REPLY = struct.Struct("<3Q5I")  # 0, opcode, offset, request length, fragment
 
 DISK = 2
 READ = 1
+FASTLZ = 2  # in the high half of an opcode
 SECTOR = 512
 
 Socket = socket.socket | ssl.SSLSocket
