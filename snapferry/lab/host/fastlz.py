@@ -7,6 +7,7 @@ _LONGEST_MATCH = 264  # of level 1; level 2 knows no end
 _NEAR = 8191  # distances below it take 13 bits; level 2 counts 16 more bits from there
 _TAIL = 4  # the library's decompressor refuses a match at the very end
 _STEP = 256
+_PATIENCE = 32  # the longer nothing has matched, the fewer places are tried: noise costs little
 
 
 def compress(data: bytes) -> bytes:
@@ -22,7 +23,7 @@ def compress(data: bytes) -> bytes:
         before = seen.get(key, -1)
         seen[key] = at
         if before < 0 or at - before - 1 > farthest:
-            at += 1
+            at += 1 + (at - literals) // _PATIENCE
             continue
         length = _match_length(data, before, at, longest)
         _put_literals(out, data[literals:at])
