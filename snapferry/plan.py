@@ -105,7 +105,7 @@ class ChangesBy(StrEnum):
 
 
 class OnDoubt(StrEnum):
-    """What to do where change tracking can't be trusted for the last changes, while the VM is off."""
+    """What to do where what is told of the last changes can't be trusted, while the VM is off."""
 
     ROLL_BACK = "roll_back"
     COMPARE = "compare"
@@ -218,7 +218,7 @@ class MigrationPlan(Frozen):
     on_no_convergence: OnNoConvergence = OnNoConvergence.GATE
     """`gate` goes on to the gate and says so; `hold` keeps the VM warm and waits for the next run."""
     on_doubt: OnDoubt = OnDoubt.ROLL_BACK
-    """What to do if change tracking is doubted after the power-off: `roll_back` puts the source back in service;
+    """What to do if what is told of the last changes is doubted, the VM being off: `roll_back` puts it back in service;
     `compare` compares it with its image and `copy` copies it in full while the VM is off, which may take hours."""
     gate: bool = True
     """Whether a person has to approve the cutover."""
