@@ -8,7 +8,7 @@ SEED ?= 1
 SECONDS ?= 600
 PARSERS := descriptor cowd sesparse stream fastlz
 
-.PHONY: help install demo demo-stop test torture check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
+.PHONY: help install demo demo-stop test torture bench check lint types unit fuzz $(addprefix fuzz-,$(PARSERS)) docs-images clean
 
 help:
 	@echo "make demo          migrates a running VM between two simulated clouds; SEED=n varies it, KEEP=1 leaves all up"
@@ -16,6 +16,7 @@ help:
 	@echo "make check         lint, types, unit tests"
 	@echo "make test          every test"
 	@echo "make torture       kills and faults by the hundred; RUNS=n for more, SEED=n for others"
+	@echo "make bench         measures against what others do; CASE=name for one, SCALE=0.1 for less data"
 	@echo "make fuzz          looks for VMDK files and FastLZ streams that the parsers can't stand, SECONDS=600 for each of the five"
 	@echo "make docs-images   the README's screenshots"
 	@echo "make clean         removes what the other targets made, .venv included"
@@ -37,6 +38,10 @@ test:
 torture:
 	@.ci/install qemu-utils
 	@$(if $(RUNS),RUNS=$(RUNS)) SEED=$(SEED) $(BIN)/pytest -n 4 --dist loadgroup -m torture
+
+bench:
+	@.ci/install qemu-utils nginx-light nbdkit libnbd-bin curl
+	@PREFECT_SERVER_LOGGING_LEVEL=CRITICAL PREFECT_LOGGING_LEVEL=ERROR $(BIN)/python -m benchmarks $(if $(SCALE),--scale $(SCALE)) $(if $(PAIRS),--pairs $(PAIRS)) $(CASE)
 
 # Lint and types use one core, the unit tests the other.
 check:

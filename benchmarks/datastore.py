@@ -1,0 +1,42 @@
+"""A flat file of 1 GiB over TLS from nginx, read and thrown away."""
+
+import shlex
+import ssl
+
+from pydantic import SecretStr
+
+from benchmarks.disks import make_flat, read_all
+from benchmarks.frame import Bench, Result, compared, run, seconds, warm
+from benchmarks.servers import web_server
+from snapferry.readers import DatastoreReader, HttpsFolder
+from snapferry.transfer import Extents
+from snapferry.vsphere.models import FolderAccess
+
+BYTES = 1 << 30
+
+
+def measure(bench: Bench) -> Result:
+    """Speed against nbdkit's curl plugin and nbdcopy with four connections."""
+    size, served = bench.bytes(BYTES), bench.folder / "folder"
+    served.mkdir()
+    flat = make_flat(served, size, size)
+    warm(flat)
+    with web_server(bench.folder / "nginx", bench.folder) as server:
+        access = FolderAccess(
+            "localhost", server.port, ssl.create_default_context(cafile=server.ca), "user", SecretStr("-"), "dc", "san"
+        )
+        url = f"url={server.url('folder/' + flat.name)}"
+        nbdkit = shlex.join(["nbdkit", "--exit-with-parent", "-r", "curl", url, f"cainfo={server.ca}"])
+        command = ["nbdcopy", "--connections=4", "--", "[", *shlex.split(nbdkit), "]", "null:"]
+
+        def ours() -> None:
+            folder = HttpsFolder(access)
+            reader = DatastoreReader.open(folder, "disk.vmdk", size)
+            read_all(reader, Extents.whole(size))
+            reader.close()
+            folder.close()
+
+        what = "flat file over TLS, speed against nbdkit-curl and nbdcopy"
+        return compared(
+            bench, "datastore", what, 1.4, lambda: seconds(ours), lambda: seconds(lambda: run(*command)), faster=True
+        )
