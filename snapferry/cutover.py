@@ -195,6 +195,7 @@ class Cutover:
             self.lease.check()
             diverged = disk.model_copy(update={"state": BaseState.DIVERGED, "change_id": None})
             opennebula.update_image(self.migration.target, disk.image_id, base_of_image(diverged))
+            self.migration.note_disk(diverged)
             opennebula.enable_image(self.migration.target, disk.image_id)
 
     def start(self) -> None:

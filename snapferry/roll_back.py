@@ -16,6 +16,7 @@ from snapferry.lease import Lease
 from snapferry.migration import Migration
 from snapferry.opennebula.models import Machine
 from snapferry.record import CutoverRecord, Phase, rolled_back_of_template
+from snapferry.round_snapshot import remove_our_snapshots
 from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
@@ -87,6 +88,13 @@ class RollBack:
         except SnapferryError as failure:
             tidy = "Run `snapferry cutover` once OpenNebula answers: it tidies up there."
             return RolledBack(f"{text} Cause: {cause} Left at the target: {failure.cause}", tidy)
+        try:
+            self._insist(self._let_go)
+        except LeaseLost:
+            raise
+        except SnapferryError as failure:
+            tidy = f"Run `{command_line('reconcile', name)}` once vCenter answers: it removes the snapshot."
+            return RolledBack(f"{text} Cause: {cause} Left at the source: {failure.cause}", tidy)
         return RolledBack(f"{text} Cause: {cause}", next_step or "Mend the cause, then cut over again.")
 
     def _left_off(self, failure: SnapferryError) -> SourceLeftOff:
@@ -140,6 +148,11 @@ class RollBack:
             self.down_seconds = (datetime.now(UTC) - self.record.started).total_seconds()
         # somebody may have powered it on meanwhile, while its NICs weren't to connect
         vsphere.connect_nics(source, vm, [key for key, on in nics.items() if on])
+
+    def _let_go(self) -> None:
+        """Removes snapshots that bases stood on which count for nothing any more."""
+        if any(disk.keeps_snapshot for disk in self.migration.planned.disks):
+            remove_our_snapshots(self.migration, self.watch, self.migration.planned.kept_snapshots)
 
     def _forget(self, cause: str) -> None:
         """Closes the images to everybody again, and drops the cutover from the record, which keeps why it failed."""

@@ -290,9 +290,10 @@ def test_a_cutover_that_died_is_rolled_back_and_nothing_stays_that_isnt_needed(
     with pytest.raises(RolledBack):
         cut_over(migration, Watch())
     assert lab.control.power("web01") == "poweredOn"
+    diverged = step == "release"
+    assert len(ours(lab)) == (0 if diverged else 1)
     guest_writes(lab, 15)
     result = run_round(migration, Watch())
-    diverged = step == "release"
     assert result.kind == ("base" if diverged else "delta") and all(
         bool(disk.doubt) == diverged for disk in result.disks
     )
