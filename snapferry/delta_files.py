@@ -1,12 +1,13 @@
 """Changes told by delta files: what the guest wrote after a snapshot lies in the files on top of the one it froze."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import reduce
 from threading import Event
 
 from snapferry import vsphere
+from snapferry.daemon_threads import call
 from snapferry.errors import SourceError, Stopped
 from snapferry.migration import Migration
 from snapferry.readers import DatastoreLocked, HttpsFolder, RouteFailed
@@ -39,7 +40,7 @@ class DeltaFiles:
         disk: at the point in time that is copied; its file is the chain's topmost.
         frozen_file: the file that a snapshot, by its moref, froze of this disk.
         busy_seconds: how long a locked leaf is waited for.
-        stop: ends that wait.
+        stop: ends that wait, and any other; a file that hangs in a dead mount is left behind.
     """
 
     def __init__(
@@ -62,19 +63,25 @@ class DeltaFiles:
         Raises:
             BaseGone: that snapshot is no longer there, or the disk doesn't stand on it.
             DeltaFilesUnreadable: a file is locked, damaged or can't be had.
-            Stopped: while a locked leaf was waited for.
+            Stopped: `stop` was set.
         """
         frozen = None if base is None else self._frozen_file(base)
         try:
-            with self._chain() as chain:
-                if chain.capacity_bytes != self._disk.capacity_bytes:
-                    sizes = f"{chain.capacity_bytes} bytes, not of {self._disk.capacity_bytes}"
-                    raise DeltaFilesUnreadable(f"{self._disk.file_name} is a disk of {sizes}.")
-                return chain.allocated() if frozen is None else self._above(chain, frozen)
+            with ExitStack() as stack:
+                folder = self._open_folder(stack)
+                return call(self._told, self._stop, folder, frozen)
         except (RouteFailed, VmdkError) as error:
             raise DeltaFilesUnreadable(
                 f"The delta files of {self._disk.label} can't be read: {error.cause}", error.next_step
             ) from error
+
+    def _told(self, folder: Folder, frozen: str | None) -> Extents:
+        """What the chain names; all that holds data where no frozen file is given."""
+        with closing(self._open_chain(folder)) as chain:
+            if chain.capacity_bytes != self._disk.capacity_bytes:
+                sizes = f"{chain.capacity_bytes} bytes, not of {self._disk.capacity_bytes}"
+                raise DeltaFilesUnreadable(f"{self._disk.file_name} is a disk of {sizes}.")
+            return chain.allocated() if frozen is None else self._above(chain, frozen)
 
     def _above(self, chain: Chain, frozen: str) -> Extents:
         """What the layers above the frozen one name."""
@@ -85,22 +92,17 @@ class DeltaFiles:
         named = [chain.layer_extents(number) for number in range(first, len(paths))]
         return reduce(Extents.union, named, Extents.empty()).aligned(BLOCK_BYTES, self._disk.capacity_bytes)
 
-    @contextmanager
-    def _chain(self) -> Iterator[Chain]:
-        with ExitStack() as stack:
-            folder = self._open_folder(stack)
-            deadline = time.monotonic() + self._busy_seconds
-            while True:
-                try:
-                    chain = open_chain(folder, _path(self._disk.file_name))
-                    break
-                except DatastoreLocked:
-                    if time.monotonic() >= deadline:
-                        raise
-                if self._stop.wait(BUSY_PAUSE_SECONDS):
-                    raise Stopped("The read was told to stop.")
-            stack.callback(chain.close)
-            yield chain
+    def _open_chain(self, folder: Folder) -> Chain:
+        """The chain; a leaf that is locked is waited for."""
+        deadline = time.monotonic() + self._busy_seconds
+        while True:
+            try:
+                return open_chain(folder, _path(self._disk.file_name))
+            except DatastoreLocked:
+                if time.monotonic() >= deadline:
+                    raise
+            if self._stop.wait(BUSY_PAUSE_SECONDS):
+                raise Stopped("The read was told to stop.")
 
 
 def delta_files(migration: Migration, disk: SourceDisk, *, off: bool, stop: Event) -> DeltaFiles:

@@ -22,7 +22,7 @@ class DiskReaders:
         migration: whose VM is read.
         snapshot: moref; empty for the VM itself, where it is off.
         disks: every disk of the VM at that point.
-        stop: ends a wait for an export lease.
+        stop: ends a wait for an export lease, and for files that are opened.
     """
 
     def __init__(self, migration: Migration, snapshot: str, disks: tuple[SourceDisk, ...], stop: Event) -> None:
@@ -50,7 +50,7 @@ class DiskReaders:
                 return self._files(disk)
             case Route.MOUNT:
                 folder = LocalFolder(self._migration.plan.mounts[disk.datastore])
-                return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes)
+                return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes, self._stop)
 
     def __enter__(self) -> Self:
         return self
@@ -78,7 +78,7 @@ class DiskReaders:
     def _files(self, disk: SourceDisk) -> DiskReader:
         folder = HttpsFolder(vsphere.folder_access(self._migration.source, self._migration.vm, disk))
         try:
-            return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes)
+            return DatastoreReader.open(folder, disk.file_name, disk.capacity_bytes, self._stop)
         except BaseException:
             folder.close()
             raise

@@ -2,26 +2,27 @@
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from itertools import pairwise
 from threading import Event
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self
 
+from snapferry.daemon_threads import DaemonThreads, result
 from snapferry.errors import Stopped
 from snapferry.seams import Block
 from snapferry.transfer import Extents
 from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
 
-_LOOK_SECONDS: Final = 0.2
-
-T = TypeVar("T")
+_GAP_BYTES: Final = 64 << 10
+"""So much that wasn't asked for is read and thrown away, rather than sent another request: it costs no more."""
+_CLOSE_SECONDS: Final = 0.5
 
 
 class DatastoreReader:
     """One disk as its chain of files has it, by several requests at once.
 
-    Requests follow the files' order and are handed over in it. Buffers are used again, and bytes are received right
-    into them.
+    Requests follow the files' order and are handed over in it, and go over small gaps. Buffers are used again, and
+    bytes are received right into them. A mount that hangs holds up neither a stop, nor closing, nor the process's exit.
 
     Args:
         chain: closed with the reader.
@@ -35,14 +36,22 @@ class DatastoreReader:
         self._request_bytes = request_bytes
 
     @classmethod
-    def open(cls, folder: Folder, path: str, capacity_bytes: int) -> Self:
+    def open(cls, folder: Folder, path: str, capacity_bytes: int, stop: Event) -> Self:
         """A reader of the disk whose descriptor lies at `path`, with or without `[datastore] ` in front.
 
         Raises:
             VmdkError: the chain can't be read, or it is a disk of another capacity.
             RouteFailed: a file can't be read.
+            Stopped: `stop` was set.
         """
-        chain = open_chain(folder, path.partition("] ")[2] or path)
+        threads = DaemonThreads(1, "datastore-open")
+        opening = threads.submit(open_chain, folder, path.partition("] ")[2] or path)
+        threads.end(drop=False)
+        try:
+            chain = result(opening, stop)
+        except Stopped:
+            opening.add_done_callback(_close_late)
+            raise
         if chain.capacity_bytes != capacity_bytes:
             chain.close()
             raise ChainError(f"{path} is a disk of {chain.capacity_bytes} bytes, not of {capacity_bytes}.")
@@ -64,13 +73,13 @@ class DatastoreReader:
         ahead: deque[tuple[Future[None], _Request]] = deque()
         # one more than can be on its way: it holds what waits for the writer
         free = [memoryview(bytearray(self._request_bytes)) for _ in range(2 * self._requests + 1)]
-        pool = ThreadPoolExecutor(self._requests, thread_name_prefix="datastore")
+        threads = DaemonThreads(self._requests, "datastore")
         plans = self._chain.plans(extents)
         complete = False
         try:
             # tables are read for a plan, which may take as long as any other request
-            while plan := self._wait(pool.submit(next, plans, None), stop):
-                pieces, edges = plan.in_requests(self._request_bytes)
+            while plan := result(threads.submit(next, plans, None), stop):
+                pieces, edges = plan.in_requests(self._request_bytes, _GAP_BYTES)
                 for first, behind in pairwise(edges.tolist()):
                     if stop.is_set():
                         raise Stopped("The read was told to stop.")
@@ -81,19 +90,23 @@ class DatastoreReader:
                     if not free:
                         yield from self._next(ahead, free, stop)
                     request = request._replace(buffer=free.pop())
-                    ahead.append((pool.submit(self._fill, request), request))
+                    ahead.append((threads.submit(self._fill, request), request))
             while ahead:
                 yield from self._next(ahead, free, stop)
             complete = True
         finally:
             if not complete:
                 self._abort()
-            pool.shutdown(wait=complete, cancel_futures=True)  # a request that hangs in a mount can't be ended
+            threads.end(drop=True)
 
     def close(self) -> None:
-        """Ends what is being read."""
+        """Ends what is being read. On a mount that hangs the files are closed when it comes back."""
         self._abort()
-        self._chain.close()
+        threads = DaemonThreads(1, "datastore-close")
+        closing = threads.submit(self._chain.close)
+        threads.end(drop=False)
+        if wait([closing], _CLOSE_SECONDS).done:
+            closing.result()
 
     def _fill(self, request: "_Request") -> None:
         self._chain.files[request.file].read_into(request.position, request.buffer[: request.length])
@@ -103,18 +116,10 @@ class DatastoreReader:
     ) -> Iterator[Block]:
         """The blocks of the request that was sent first."""
         future, request = ahead[0]
-        self._wait(future, stop)
+        result(future, stop)
         ahead.popleft()
         yield from request.blocks(request.buffer)
         free.append(request.buffer)
-
-    @staticmethod
-    def _wait(future: "Future[T]", stop: Event) -> T:
-        """What the future gives. Raises Stopped where `stop` is set first."""
-        while not stop.is_set():
-            if wait([future], _LOOK_SECONDS).done:
-                return future.result()
-        raise Stopped("The read was told to stop.")
 
     def _abort(self) -> None:
         for file in self._chain.files:
@@ -129,19 +134,26 @@ class _Request(NamedTuple):
     length: int
     offsets: list[int]
     lengths: list[int]
+    places: list[int]
+    """Where each run begins in the range; what lies between them wasn't asked for."""
     buffer: memoryview
     """Of the longest request's size."""
 
     @classmethod
     def of(cls, pieces: Runs, first: int, behind: int) -> "_Request":
         rows = slice(first, behind)
-        lengths = pieces.lengths[rows].tolist()
         file, position = int(pieces.files[first]), int(pieces.positions[first])
-        return cls(file, position, sum(lengths), pieces.offsets[rows].tolist(), lengths, memoryview(b""))
+        lengths, places = pieces.lengths[rows].tolist(), (pieces.positions[rows] - position).tolist()
+        length = places[-1] + lengths[-1]
+        return cls(file, position, length, pieces.offsets[rows].tolist(), lengths, places, memoryview(b""))
 
     def blocks(self, data: memoryview | None) -> Iterator[Block]:
         """The request's runs as blocks of the disk; of zeros without data."""
-        at = 0
-        for offset, length in zip(self.offsets, self.lengths, strict=True):
+        for offset, length, at in zip(self.offsets, self.lengths, self.places, strict=True):
             yield Block(offset, length, None if data is None else data[at : at + length])
-            at += length
+
+
+def _close_late(opening: "Future[Chain]") -> None:
+    """Closes a chain that was opened when nobody waited for it any more."""
+    if not opening.exception():
+        opening.result().close()

@@ -129,12 +129,13 @@ class LocalFolder:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root.resolve()
+        self._root = root
 
     def open(self, path: str) -> LocalFile:
         try:
-            found = (self._root / on_datastore(path)).resolve()
-            if not found.is_relative_to(self._root):
+            root = self._root.resolve()
+            found = (root / on_datastore(path)).resolve()
+            if not found.is_relative_to(root):
                 raise ChainError(f"{path!r} lies outside of the datastore.")
             if not found.is_file():
                 raise ChainError(f"There is no file {path!r} on the datastore.")

@@ -102,11 +102,12 @@ class Runs:
         bad = same & (self.positions[1:] < self.positions[:-1] + self.lengths[:-1])
         return int(self.files[1:][bad][0]) if bad.any() else None
 
-    def in_requests(self, max_bytes: int) -> "tuple[Runs, Array]":
+    def in_requests(self, max_bytes: int, gap_bytes: int = 0) -> "tuple[Runs, Array]":
         """Runs ordered `by_position`, cut up for reading.
 
         Args:
             max_bytes: the longest range that is read at once.
+            gap_bytes: what a range may go over between two runs, to be thrown away.
 
         Returns:
             The pieces, and the edges of the requests: pieces `edges[n]` to `edges[n + 1]` follow each other in one file
@@ -115,9 +116,8 @@ class Runs:
         if not len(self):
             return self, np.zeros(1, dtype=np.int64)
         apart = np.ones(len(self), dtype=np.bool_)
-        apart[1:] = (self.files[1:] != self.files[:-1]) | (
-            self.positions[1:] != self.positions[:-1] + self.lengths[:-1]
-        )
+        apart[1:] = (self.files[1:] != self.files[:-1]) | (self.files[1:] == ZEROS)
+        apart[1:] |= self.positions[1:] > self.positions[:-1] + self.lengths[:-1] + gap_bytes
         stretch = np.cumsum(apart) - 1
         within = self.positions - self.positions[apart][stretch]
         chunk = within // max_bytes

@@ -1,8 +1,10 @@
 """A disk is read through its files: over HTTPS whatever the server does, and where its datastore is mounted."""
 
 import contextlib
+import os
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +25,7 @@ from snapferry.vmdk import ChainError, LocalFolder
 from snapferry.vsphere.models import FolderAccess
 
 from ..conftest import wait_for
+from .dead_mount import dead_mount
 
 MIB: Final = 1 << 20
 CAPACITY: Final = 9 * MIB + 512
@@ -147,7 +150,7 @@ def open_disk(server: tuple[type[Server], FolderAccess]) -> Iterator[Open]:
         def opened(path: str = "[nfs1] vm/disk.vmdk", capacity: int = CAPACITY, **fields: Any) -> DatastoreReader:
             folder = HttpsFolder(server[1]._replace(**fields), timeout_seconds=2, backoff_seconds=(0.01, 0.05, 0.1))
             stack.callback(folder.close)
-            reader = DatastoreReader.open(folder, path, capacity)
+            reader = DatastoreReader.open(folder, path, capacity, threading.Event())
             stack.callback(reader.close)
             return reader
 
@@ -178,7 +181,7 @@ def test_a_chain_is_read_over_https_with_one_login(open_disk: Open, server: Any,
 
 
 def test_a_mounted_datastore_is_read_and_not_left(tmp_path: Path, disk: bytes) -> None:
-    reader = DatastoreReader.open(LocalFolder(tmp_path), "[nfs1] disk.vmdk", CAPACITY)
+    reader = DatastoreReader.open(LocalFolder(tmp_path), "[nfs1] disk.vmdk", CAPACITY, threading.Event())
     assert read(reader) == disk
     reader.close()
     inner = tmp_path / "inner"
@@ -186,7 +189,7 @@ def test_a_mounted_datastore_is_read_and_not_left(tmp_path: Path, disk: bytes) -
     (inner / "link.vmdk").symlink_to(tmp_path / "disk.vmdk")
     for path in ("[nfs1] ../disk.vmdk", "[nfs1] link.vmdk"):
         with pytest.raises(ChainError, match="outside"):
-            DatastoreReader.open(LocalFolder(inner), path, CAPACITY)
+            DatastoreReader.open(LocalFolder(inner), path, CAPACITY, threading.Event())
 
 
 @pytest.mark.parametrize("act", ["cut", "hang", "503", "502", "expire"])
@@ -281,3 +284,25 @@ def test_a_read_that_hangs_stops_within_a_second(open_disk: Open, server: Any, d
     assert time.monotonic() - began < 1
     threads = [one for one in threading.enumerate() if one.name.startswith("datastore_")]
     wait_for(lambda: not any(one.is_alive() for one in threads), 5, "the end of its threads")
+
+
+def test_small_gaps_are_read_over_and_large_ones_are_not(open_disk: Open, server: Any, disk: bytes) -> None:
+    reader, log = open_disk(), server[0].log
+    near = Extents.from_pairs([(at, 4096) for at in range(2 * MIB, 6 * MIB, 40 << 10)])
+    far = Extents.from_pairs([(at, 4096) for at in range(2 * MIB, 6 * MIB, 200 << 10)])
+    for wanted, requests in ((near, 2 + 1), (far, len(far) + 1)):
+        before = len(log)
+        out = read(reader, wanted)
+        assert len(log) - before <= requests  # one is the delta's table
+        assert all(out[start : start + length] == disk[start : start + length] for start, length in wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("what", ["open", "read"])
+def test_a_mount_that_hangs_holds_up_neither_a_stop_nor_the_end_of_the_process(what: str, tmp_path: Path) -> None:
+    with dead_mount(tmp_path):
+        command = [sys.executable, "-m", "tests.readers.dead_mount", what, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1
