@@ -2,6 +2,7 @@
 
 import shlex
 import ssl
+from threading import Event
 
 from pydantic import SecretStr
 
@@ -31,7 +32,7 @@ def measure(bench: Bench) -> Result:
 
         def ours() -> None:
             folder = HttpsFolder(access)
-            reader = DatastoreReader.open(folder, "disk.vmdk", size)
+            reader = DatastoreReader.open(folder, "disk.vmdk", size, Event())
             read_all(reader, Extents.whole(size))
             reader.close()
             folder.close()

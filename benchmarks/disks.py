@@ -58,7 +58,7 @@ def make_delta(folder: Path, capacity_bytes: int, data_bytes: int, most_grains: 
 
 def open_local(folder: Path, name: str, capacity_bytes: int) -> DatastoreReader:
     """The disk through its files in a folder, as on a mounted datastore."""
-    return DatastoreReader.open(LocalFolder(folder), name, capacity_bytes)
+    return DatastoreReader.open(LocalFolder(folder), name, capacity_bytes, Event())
 
 
 def fresh_image(path: Path, capacity_bytes: int) -> RawFileWriter:
