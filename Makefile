@@ -32,7 +32,7 @@ demo-stop:
 	@if [ -x $(BIN)/snapferry ]; then $(BIN)/snapferry demo --stop; fi
 
 test:
-	@.ci/install qemu-utils chromium
+	@.ci/install qemu-utils chromium nginx
 	@$(BIN)/pytest -n 4 --dist loadgroup -m "not torture"
 
 torture:
@@ -40,12 +40,12 @@ torture:
 	@$(if $(RUNS),RUNS=$(RUNS)) SEED=$(SEED) $(BIN)/pytest -n 4 --dist loadgroup -m torture
 
 bench:
-	@.ci/install qemu-utils nginx-light nbdkit libnbd-bin curl
+	@.ci/install qemu-utils nginx nbdkit libnbd-bin curl
 	@PREFECT_SERVER_LOGGING_LEVEL=CRITICAL PREFECT_LOGGING_LEVEL=ERROR $(BIN)/python -m benchmarks $(if $(SCALE),--scale $(SCALE)) $(if $(PAIRS),--pairs $(PAIRS)) $(CASE)
 
 # Lint and types use one core, the unit tests the other.
 check:
-	@.ci/install qemu-utils
+	@.ci/install qemu-utils nginx
 	@$(MAKE) -j2 --output-sync=target lint types unit
 
 lint:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -65,7 +66,8 @@ def web_server(folder: Path, root: Path) -> Iterator[WebServer]:
             root=root,
         )
     )
-    with subprocess.Popen(["nginx", "-p", folder, "-c", config], stderr=subprocess.DEVNULL) as server:
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or "nginx"
+    with subprocess.Popen([nginx, "-p", folder, "-c", config], stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(port, server)
             yield WebServer(port, authority.file)

@@ -1,7 +1,8 @@
 """A datastore over HTTPS: its files by range, as vCenter and hosts serve them below `/folder`.
 
 Facts: `https://<host>/folder/<path>?dcPath=<inventory path of the datacenter>&dsName=<datastore>`; Basic authentication
-once, then the cookie `vmware_soap_session`, which ends after 30 idle minutes; 500 for the extents of a running VM that
+once, then vCenter's cookie `vmware_soap_session`, which ends after 30 idle minutes; a server that gives no cookie, as a
+lone ESXi host may, gets Basic authentication with each request; 500 for the extents of a running VM that
 VMFS 6 locks; 500, 503 and cut connections now and then (seen in the field).
 """
 
@@ -232,8 +233,7 @@ class HttpsFile:
             return
         size = self._folder.get(self._target, self.name, offset, offset + len(view) - 1, view)
         if size != self.size_bytes:
-            cause = f"{self.name} had {self.size_bytes} bytes and has {size} now: somebody writes to it."
-            raise DatastoreError(cause, "Read a frozen file: take a snapshot, or switch the VM off.")
+            raise DatastoreError(f"{self.name} had {self.size_bytes} bytes and has {size} now: {_WRITTEN}", _FROZEN)
 
     def data_extents(self) -> Extents:
         """All of it: a server doesn't tell where a file has holes."""
@@ -281,7 +281,7 @@ class _Request:
         """
         assert self._response
         size = self._check()
-        if view is None:
+        if view is None or not size:
             self._response.read(_LONGEST_LINE)
             return size
         since, came = time.monotonic(), 0
@@ -314,6 +314,10 @@ class _Request:
                 raise DatastoreError(f"{name}: asked for {self._first}-{self._last}, the server answers {told}.", _ODD)
             case http.client.REQUESTED_RANGE_NOT_SATISFIABLE if self._first == 0:
                 return 0
+            case http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise DatastoreError(f"{name} ends before byte {self._first} now: {_WRITTEN}", _FROZEN)
+            case http.client.OK if self._response.length == 0:  # how nginx answers for an empty file
+                return 0
             case http.client.OK:
                 raise DatastoreError(f"{name}: the server sends whole files only, not ranges.", _ODD)
             case http.client.NOT_FOUND:
@@ -329,6 +333,8 @@ class _Request:
                 raise _Again(f"status {status}")
 
 
+_WRITTEN: Final = "somebody writes to it."
+_FROZEN: Final = "Read a frozen file: take a snapshot, or switch the VM off."
 _ODD: Final = "Look what answers at that address; the copy goes on by another route."
 
 
