@@ -32,6 +32,7 @@ def deltas(built: ChainBuilder, frozen: str, capacity: int | None = None) -> Del
     return DeltaFiles(open_folder, disk, lambda snapshot: {"snapshot-1": frozen}[snapshot])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 1 << 30),

@@ -230,6 +230,7 @@ def test_a_file_that_grows_while_it_is_read_isnt_trusted(open_disk: Open, server
         read(reader)
 
 
+@pytest.mark.slow
 def test_a_server_that_trickles_is_given_up(open_disk: Open, server: Any, disk: bytes) -> None:
     reader = open_disk()
     server[0].acts += ["trickle"] * 40
@@ -272,6 +273,7 @@ def test_a_wrong_password_and_a_strange_certificate_are_refused(open_disk: Open,
     assert len(server[0].log) == before
 
 
+@pytest.mark.slow
 def test_a_read_that_hangs_stops_within_a_second(open_disk: Open, server: Any, disk: bytes) -> None:
     reader, stop = open_disk(), threading.Event()
     server[0].acts += ["", "", *["hang"] * 20]

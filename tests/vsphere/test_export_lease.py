@@ -61,6 +61,7 @@ def digest(reader: ExportReader) -> str:
     return hashlib.sha256(disk).hexdigest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [None, "lease_star"])
 def test_every_disk_of_a_snapshot_is_read_through_one_lease(
     lab: Lab, session: Session, frozen: Frozen, fault: str | None
@@ -78,6 +79,7 @@ def test_every_disk_of_a_snapshot_is_read_through_one_lease(
     remove_snapshot(session, vm, snapshot.moref)
 
 
+@pytest.mark.slow
 def test_a_lease_outlives_several_timeouts(lab: Lab, session: Session, frozen: Frozen) -> None:
     vm, snapshot = frozen("export")
     with export_lease(session, vm, snapshot.moref, snapshot.disks) as lease:

@@ -78,6 +78,7 @@ def contents(view: View) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.slow
 def test_every_frozen_file_reads_as_the_guest_left_it_by_qemu_too(
     service: HostService, guest: Guest, qemu_agrees: Callable[[View], None]
 ) -> None:
