@@ -14,7 +14,9 @@ from snapferry.transfer import Extents
 from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
 
 _GAP_BYTES: Final = 64 << 10
-"""So much that wasn't asked for is read and thrown away, rather than sent another request: it costs no more."""
+"""So much that wasn't asked for is read and thrown away, rather than sent another request.
+
+Change tracking's own grain; it isn't measured against a round trip."""
 _CLOSE_SECONDS: Final = 0.5
 
 
