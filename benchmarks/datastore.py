@@ -1,6 +1,5 @@
 """A flat file of 1 GiB over TLS from nginx, read and thrown away."""
 
-import shlex
 import ssl
 from threading import Event
 
@@ -18,21 +17,19 @@ BYTES = 1 << 30
 
 def measure(bench: Bench) -> Result:
     """Speed against nbdkit's curl plugin and nbdcopy with four connections."""
-    size, served = bench.bytes(BYTES), bench.folder / "folder"
-    served.mkdir()
-    flat = make_flat(served, size, size)
+    size = bench.bytes(BYTES)
+    flat = make_flat(bench.folder, size, size)
     warm(flat)
     with web_server(bench.folder / "nginx", bench.folder) as server:
-        access = FolderAccess(
-            "localhost", server.port, ssl.create_default_context(cafile=server.ca), "user", SecretStr("-"), "dc", "san"
-        )
-        url = f"url={server.url('folder/' + flat.name)}"
-        nbdkit = shlex.join(["nbdkit", "--exit-with-parent", "-r", "curl", url, f"cainfo={server.ca}"])
-        command = ["nbdcopy", "--connections=4", "--", "[", *shlex.split(nbdkit), "]", "null:"]
+        tls = ssl.create_default_context(cafile=server.ca)
+        access = FolderAccess("localhost", server.port, tls, "user", SecretStr("secret"), "dc", "san")
+        login = ("user=user", "password=secret")
+        nbdkit = ("nbdkit", "--exit-with-parent", "-r", "curl", f"url={server.url(flat.name)}", f"cainfo={server.ca}")
+        command = ("nbdcopy", "--connections=4", "--", "[", *nbdkit, *login, "]", "null:")
 
         def ours() -> None:
             folder = HttpsFolder(access)
-            reader = DatastoreReader.open(folder, "disk.vmdk", size, Event())
+            reader = DatastoreReader.open(folder, "vm/disk.vmdk", size, Event())
             read_all(reader, Extents.whole(size))
             reader.close()
             folder.close()

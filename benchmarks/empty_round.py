@@ -6,7 +6,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from benchmarks.frame import Bench, Result, measured, seconds
 from snapferry.flows import presync_vm
-from snapferry.lab import Lab, up
+from snapferry.lab import up
 from snapferry.lab.config import LabConfig, LabDisk, LabVCenter, LabVm, Workload
 from snapferry.plan import MigrationPlan
 
@@ -17,7 +17,7 @@ def measure(bench: Bench) -> Result:
     vm = LabVm(name="quiet", disks=disks, workload=Workload())
     plan = MigrationPlan(vm="quiet", image_datastore="default")
     with up(LabConfig(vcenter=LabVCenter(vms=(vm,))), bench.folder / "lab") as lab, prefect_test_harness():
-        os.environ |= environment(lab, bench)
+        os.environ |= lab.endpoints.environment() | {"SNAPFERRY_STATE": str(bench.folder / "state")}
         presync_vm(plan)  # the base copy
 
         def nothing() -> None:
@@ -26,20 +26,3 @@ def measure(bench: Bench) -> Result:
 
         what = "pre-sync that finds nothing, two disks"
         return measured(bench, "empty-round", what, 3.0, lambda: seconds(nothing), "s")
-
-
-def environment(lab: Lab, bench: Bench) -> dict[str, str]:
-    """What describes both ends to the flow."""
-    ends = lab.endpoints
-    return {
-        "SNAPFERRY_STATE": str(bench.folder / "state"),
-        "SNAPFERRY_VCENTER_HOST": ends.vcenter_host,
-        "SNAPFERRY_VCENTER_PORT": str(ends.vcenter_port),
-        "SNAPFERRY_VCENTER_USER": ends.vcenter_user,
-        "SNAPFERRY_VCENTER_PASSWORD": ends.vcenter_password,
-        "SNAPFERRY_VCENTER_CA": ends.ca_file,
-        "SNAPFERRY_OPENNEBULA_ENDPOINT": ends.opennebula_endpoint,
-        "SNAPFERRY_OPENNEBULA_USER": ends.opennebula_user,
-        "SNAPFERRY_OPENNEBULA_PASSWORD": ends.opennebula_password,
-        "SNAPFERRY_OPENNEBULA_CA": ends.ca_file,
-    }

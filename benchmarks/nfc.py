@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Result:
     warm(flat)
     with web_server(bench.folder / "nginx", bench.folder) as server, nfc_host(bench.folder, size) as ticket:
         client = [sys.executable, "-c", _CLIENT, str(ticket.port), ticket.ssl_thumbprint, str(size)]
-        curl = ("curl", "-s", "--cacert", server.ca, "-o", "/dev/null", server.url(flat.name))
+        curl = ("curl", "-sf", "-u", "user:secret", "--cacert", server.ca, "-o", "/dev/null", server.url(flat.name))
 
         def ours() -> float:
             done = subprocess.run(client, cwd=root, check=True, stdout=subprocess.PIPE, text=True, timeout=600)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from snapferry.lab.ca import CertificateAuthority
-from tests.readers.conftest import Behaviour, Certificate, Host
+from tests.readers.nfc_host import Behaviour, Certificate, Host
 
 
 class AnyTicket(set[str]):

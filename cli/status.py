@@ -37,13 +37,13 @@ def command(
     with find_vcenter(vcenter).session() as source, find_opennebula(opennebula).client() as target:
         found = status(source, target, vm)
         wrong = problems(source, target, vm)
-        moves = found if vm is None else status(source, target)
+        begun = found if found or vm is None else status(source, target)
     gates = _gates(vm)
     if json:
         show_json({"migrations": found, "problems": wrong, "gates": gates})
     else:
         if not found:
-            show(_nothing(vm, moves))
+            show(_nothing(vm, begun))
         _show(found, wrong, gates)
     if not all(one.safe for one in found) or any(one.urgent for one in wrong):
         raise typer.Exit(1)
@@ -58,10 +58,10 @@ def _gates(vm: str | None) -> "list[Gate]":
     return [one for one in waiting if vm is None or slug_of(vm) == slug_of(one.vm)]
 
 
-def _nothing(vm: str | None, moves: "list[MigrationStatus]") -> str:
-    if not moves:
+def _nothing(vm: str | None, begun: "list[MigrationStatus]") -> str:
+    if not begun:
         return "No VM is being moved." if vm is None else f"No move of {vm!r} has begun, nor of any other VM."
-    return f"No move of {vm!r} has begun. Begun: {', '.join(sorted(one.vm for one in moves))}."
+    return f"No move of {vm!r} has begun. Begun: {', '.join(sorted(one.vm for one in begun))}."
 
 
 def _show(found: "list[MigrationStatus]", wrong: "list[Discrepancy]", gates: "list[Gate]") -> None:

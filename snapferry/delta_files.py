@@ -7,10 +7,9 @@ from functools import reduce
 from threading import Event
 
 from snapferry import vsphere
-from snapferry.daemon_threads import call
 from snapferry.errors import SourceError, Stopped
 from snapferry.migration import Migration
-from snapferry.readers import DatastoreLocked, HttpsFolder, RouteFailed
+from snapferry.readers import DatastoreLocked, HttpsFolder, RouteFailed, call_bounded
 from snapferry.transfer import Extents
 from snapferry.vmdk import Chain, Folder, LocalFolder, VmdkError, on_datastore, open_chain
 from snapferry.vsphere.models import SourceDisk
@@ -69,7 +68,7 @@ class DeltaFiles:
         try:
             with ExitStack() as stack:
                 folder = self._open_folder(stack)
-                return call(self._told, self._stop, folder, frozen)
+                return call_bounded(self._told, self._stop, folder, frozen)
         except (RouteFailed, VmdkError) as error:
             raise DeltaFilesUnreadable(
                 f"The delta files of {self._disk.label} can't be read: {error.cause}", error.next_step

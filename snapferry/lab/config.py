@@ -258,3 +258,17 @@ class Endpoints(Frozen):
     """The lab's own control interface; see `snapferry.lab.control`."""
     control_token: str
     folder: str
+
+    def environment(self) -> dict[str, str]:
+        """What describes both ends to the command line and to a worker, in place of blocks."""
+        return {
+            "SNAPFERRY_VCENTER_HOST": self.vcenter_host,
+            "SNAPFERRY_VCENTER_PORT": str(self.vcenter_port),
+            "SNAPFERRY_VCENTER_USER": self.vcenter_user,
+            "SNAPFERRY_VCENTER_PASSWORD": self.vcenter_password,
+            "SNAPFERRY_VCENTER_CA": self.ca_file,
+            "SNAPFERRY_OPENNEBULA_ENDPOINT": self.opennebula_endpoint,
+            "SNAPFERRY_OPENNEBULA_USER": self.opennebula_user,
+            "SNAPFERRY_OPENNEBULA_PASSWORD": self.opennebula_password,
+            "SNAPFERRY_OPENNEBULA_CA": self.ca_file,
+        }

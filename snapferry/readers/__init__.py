@@ -1,10 +1,12 @@
 """Routes to a disk's bytes."""
 
+from snapferry.readers.daemon_threads import call_bounded
 from snapferry.readers.datastore import DatastoreReader
 from snapferry.readers.errors import (
     DatastoreError,
     DatastoreLocked,
     DatastoreRefused,
+    DatastoreSilent,
     DiskInUse,
     DiskNotOpened,
     ExportCut,
@@ -28,6 +30,7 @@ __all__ = [
     "DatastoreLocked",
     "DatastoreReader",
     "DatastoreRefused",
+    "DatastoreSilent",
     "DiskInUse",
     "DiskNotOpened",
     "ExportCut",
@@ -44,4 +47,5 @@ __all__ = [
     "RouteFailed",
     "ThumbprintMismatch",
     "TicketRefused",
+    "call_bounded",
 ]

@@ -7,8 +7,9 @@ from itertools import pairwise
 from threading import Event
 from typing import Final, NamedTuple, Self
 
-from snapferry.daemon_threads import DaemonThreads, result
 from snapferry.errors import Stopped
+from snapferry.readers.daemon_threads import ANSWER_SECONDS, DaemonThreads, result_of
+from snapferry.readers.errors import DatastoreSilent
 from snapferry.seams import Block
 from snapferry.transfer import Extents
 from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
@@ -30,15 +31,26 @@ class DatastoreReader:
         chain: closed with the reader.
         requests: at once.
         request_bytes: the longest range of one.
+        answer_seconds: how long one may take.
     """
 
-    def __init__(self, chain: Chain, *, requests: int = 4, request_bytes: int = 2 << 20) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        requests: int = 4,
+        request_bytes: int = 2 << 20,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self._chain = chain
         self._requests = requests
         self._request_bytes = request_bytes
+        self._answer_seconds = answer_seconds
 
     @classmethod
-    def open(cls, folder: Folder, path: str, capacity_bytes: int, stop: Event) -> Self:
+    def open(
+        cls, folder: Folder, path: str, capacity_bytes: int, stop: Event, *, answer_seconds: float = ANSWER_SECONDS
+    ) -> Self:
         """A reader of the disk whose descriptor lies at `path`, with or without `[datastore] ` in front.
 
         Raises:
@@ -50,14 +62,14 @@ class DatastoreReader:
         opening = threads.submit(open_chain, folder, path.partition("] ")[2] or path)
         threads.end(drop=False)
         try:
-            chain = result(opening, stop)
-        except Stopped:
+            chain = result_of(opening, stop, answer_seconds)
+        except (Stopped, DatastoreSilent):
             opening.add_done_callback(_close_late)
             raise
         if chain.capacity_bytes != capacity_bytes:
             chain.close()
             raise ChainError(f"{path} is a disk of {chain.capacity_bytes} bytes, not of {capacity_bytes}.")
-        return cls(chain)
+        return cls(chain, answer_seconds=answer_seconds)
 
     @property
     def capacity_bytes(self) -> int:
@@ -80,7 +92,7 @@ class DatastoreReader:
         complete = False
         try:
             # tables are read for a plan, which may take as long as any other request
-            while plan := result(threads.submit(next, plans, None), stop):
+            while plan := result_of(threads.submit(next, plans, None), stop, self._answer_seconds):
                 pieces, edges = plan.in_requests(self._request_bytes, _GAP_BYTES)
                 for first, behind in pairwise(edges.tolist()):
                     if stop.is_set():
@@ -118,7 +130,7 @@ class DatastoreReader:
     ) -> Iterator[Block]:
         """The blocks of the request that was sent first."""
         future, request = ahead[0]
-        result(future, stop)
+        result_of(future, stop, self._answer_seconds)
         ahead.popleft()
         yield from request.blocks(request.buffer)
         free.append(request.buffer)

@@ -52,7 +52,7 @@ class ExportMismatch(ExportError):
 
 
 class DatastoreError(RouteFailed):
-    """A file of a datastore can't be read over HTTPS."""
+    """A file of a datastore can't be read."""
 
 
 class DatastoreLocked(DatastoreError):
@@ -61,6 +61,10 @@ class DatastoreLocked(DatastoreError):
 
 class DatastoreRefused(DatastoreError):
     """The server refuses this user, or isn't trusted."""
+
+
+class DatastoreSilent(DatastoreError):
+    """A mount hangs, or a server's answer doesn't come to an end."""
 
 
 class ThumbprintMismatch(Refused):

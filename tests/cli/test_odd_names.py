@@ -38,19 +38,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_prefect: None, 
         for name, folder in ((ODD, "prod"), (TWICE, "prod"), (TWICE, "test"))
     ]
     with up(LabConfig(vcenter=LabVCenter(vms=tuple(vms))), tmp_path / "lab") as lab:
-        at = lab.endpoints
-        for name, value in {
-            "VCENTER_HOST": at.vcenter_host,
-            "VCENTER_PORT": str(at.vcenter_port),
-            "VCENTER_USER": at.vcenter_user,
-            "VCENTER_PASSWORD": at.vcenter_password,
-            "VCENTER_CA": at.ca_file,
-            "OPENNEBULA_ENDPOINT": at.opennebula_endpoint,
-            "OPENNEBULA_USER": at.opennebula_user,
-            "OPENNEBULA_PASSWORD": at.opennebula_password,
-            "OPENNEBULA_CA": at.ca_file,
-        }.items():
-            monkeypatch.setenv(f"SNAPFERRY_{name}", value)
+        for name, value in lab.endpoints.environment().items():
+            monkeypatch.setenv(name, value)
         yield lab
 
 

@@ -82,6 +82,16 @@ def small_vm(name: str = "web01", **changes: Any) -> LabVm:
     return LabVm(name=name, **fields | changes)
 
 
+TOO_OLD = 4
+"""A hardware version that can't track changes."""
+
+
+@pytest.fixture
+def untracked_lab(make_lab: Callable[[LabConfig], Lab]) -> Lab:
+    """A lab with one small VM, web01, that runs and can't track changes."""
+    return make_lab(LabConfig(vcenter=LabVCenter(vms=(small_vm(hardware_version=TOO_OLD),))))
+
+
 @pytest.fixture
 def lab(make_lab: Callable[[LabConfig], Lab]) -> Lab:
     """A lab with one small VM, web01, that runs."""

@@ -1,5 +1,7 @@
-"""The operator's procedure without Prefect, and the comparison of both ends."""
+"""The operator's procedure without Prefect, deaths in the middle of it, and the comparison of both ends."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from snapferry import opennebula
@@ -42,3 +44,25 @@ def assert_equal(lab: Lab, migration: Migration) -> None:
         assert file_extents_digest(path) == lab.control.extents_digest(migration.vm.name, index), (
             f"{disk.label} differs"
         )
+
+
+def means(result: RoundResult | None) -> set[str]:
+    """By what the round's changes were found."""
+    assert result
+    return {disk.changes for disk in result.disks}
+
+
+def die_at(step: str, act: Callable[[Watch], object], detail: str = "") -> None:
+    """Runs the act in a process that is gone, without a word, as the step of that name and detail begins."""
+
+    def look(name: str, text: str) -> None:
+        if name == step and text.startswith(detail):
+            os._exit(9)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            act(Watch(on_step=look))
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9

@@ -1,7 +1,5 @@
 """Until the point of no return a failure ends with the source back in service; behind it there is only forward."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ from snapferry.vsphere.models import PowerState
 from snapferry.watch import Watch
 
 from .conftest import Ends
-from .support import assert_equal, warm
+from .support import assert_equal, die_at, warm
 
 pytestmark = pytest.mark.slow
 
@@ -153,22 +151,6 @@ def stop_at(step: str) -> Watch:
             raise Interrupt(step)
 
     return Watch(on_step=look)
-
-
-def die_at(step: str, act: Callable[[Watch], object]) -> None:
-    """Runs the act in a process that is gone, without a word, as the named step begins."""
-
-    def look(name: str, _: str) -> None:
-        if name == step:
-            os._exit(9)
-
-    child = os.fork()
-    if child == 0:
-        try:
-            act(Watch(on_step=look))
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
 @pytest.mark.parametrize("step", ["shutdown", "copying", "start"])

@@ -1,6 +1,5 @@
 """Delta files tell what changed: a snapshot stays between rounds, and nothing of it is left in the end."""
 
-import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +18,6 @@ from snapferry.migration import Migration
 from snapferry.plan import ChangesBy
 from snapferry.prepare import prepare
 from snapferry.reconcile import reconcile_migration
-from snapferry.record import RoundResult
 from snapferry.round_snapshot import SnapshotLimit
 from snapferry.rounds import run_round
 from snapferry.watch import Watch
@@ -27,23 +25,10 @@ from snapferry.writers import ImageBusy, RawFileWriter
 
 from ..conftest import wait_for
 from ..odd import guest_writes
-from .conftest import Ends, small_vm
-from .support import assert_equal, warm
+from .conftest import TOO_OLD, Ends, small_vm
+from .support import assert_equal, die_at, means, warm
 
 pytestmark = pytest.mark.slow
-
-TOO_OLD = 4
-"""A hardware version that can't track changes."""
-
-
-@pytest.fixture
-def lab(make_lab: Callable[[LabConfig], Lab]) -> Lab:
-    return make_lab(LabConfig(vcenter=LabVCenter(vms=(small_vm(hardware_version=TOO_OLD),))))
-
-
-def means(result: RoundResult | None) -> set[str]:
-    assert result
-    return {disk.changes for disk in result.disks}
 
 
 def ours(lab: Lab, vm: str = "web01") -> tuple[str, ...]:
@@ -54,97 +39,97 @@ def free_share(migration: Migration) -> float:
     return min(one.free_share for one in vsphere.datastore_space(migration.source, migration.vm).values())
 
 
-def test_vmfs6_gives_delta_files_away_in_time_for_the_last_changes(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab)
+def test_vmfs6_gives_delta_files_away_in_time_for_the_last_changes(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab)
     text = assess(migration.source, migration.vm, migration.plan)
     assert all("vmfs6 locks a running VM's delta files" in one for one in text.changes.values())
     assert any("a snapshot stays between rounds" in one for one in text.estimate.notes)
     prepare(migration, Watch())
     first = run_round(migration, Watch())
-    kept = ours(lab)
+    kept = ours(untracked_lab)
     second = run_round(migration, Watch())
     assert (first.kind, second.kind) == ("base", "compare")
-    assert len(kept) == len(ours(lab)) == 1 and ours(lab) != kept
+    assert len(kept) == len(ours(untracked_lab)) == 1 and ours(untracked_lab) != kept
     assert second.verdict and second.verdict.decision == "converged", "what is compared isn't compared while it's off"
-    guest_writes(lab, 20)
+    guest_writes(untracked_lab, 20)
     final = cut_over(migration, Watch()).final
     assert means(final) == {ChangesBy.DELTA_FILES}
     assert final and 0 < final.changed_bytes < second.copied_bytes / 2
-    assert_equal(lab, migration)
-    assert ours(lab, "web01-migrated") == ()
+    assert_equal(untracked_lab, migration)
+    assert ours(untracked_lab, "web01-migrated") == ()
 
 
-def test_a_vm_that_is_off_has_every_round_told_by_its_delta_files(lab: Lab, ends: Ends) -> None:
-    lab.control.power_off("web01")
-    migration = ends.migration(lab)
+def test_a_vm_that_is_off_has_every_round_told_by_its_delta_files(untracked_lab: Lab, ends: Ends) -> None:
+    untracked_lab.control.power_off("web01")
+    migration = ends.migration(untracked_lab)
     prepare(migration, Watch())
     run_round(migration, Watch())
-    lab.control.power_on("web01")
-    guest_writes(lab, 20)
-    lab.control.power_off("web01")
+    untracked_lab.control.power_on("web01")
+    guest_writes(untracked_lab, 20)
+    untracked_lab.control.power_off("web01")
     second = run_round(migration, Watch())
     assert (second.kind, means(second)) == ("delta", {ChangesBy.DELTA_FILES})
     assert 0 < second.changed_bytes < sum(disk.capacity_bytes for disk in migration.vm.disks) / 2
-    assert len(ours(lab)) == 1
+    assert len(ours(untracked_lab)) == 1
     final = cut_over(migration, Watch()).final
     assert final and final.changed_bytes == 0
-    assert_equal(lab, migration)
-    assert ours(lab, "web01-migrated") == ()
+    assert_equal(untracked_lab, migration)
+    assert ours(untracked_lab, "web01-migrated") == ()
 
 
-def test_a_base_whose_snapshot_somebody_deleted_is_compared(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab)
+def test_a_base_whose_snapshot_somebody_deleted_is_compared(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab)
     prepare(migration, Watch())
     run_round(migration, Watch())
     (kept,) = vsphere.our_snapshots(vsphere.read_vm(migration.source, migration.vm.moref))
     vsphere.remove_snapshot(migration.source, migration.vm, kept.moref)
-    (found,) = reconcile_migration(ends.migration(lab), Watch())
+    (found,) = reconcile_migration(ends.migration(untracked_lab), Watch())
     assert "was removed" in found.what and "presync" in found.needs
     with pytest.raises(RolledBack, match=r"can't be trusted.*stands on is gone"):
         cut_over(migration, Watch())
-    lab.control.power_off("web01")
+    untracked_lab.control.power_off("web01")
     result = run_round(migration, Watch())
     assert result.kind == "base" and all("is gone" in disk.doubt for disk in result.disks)
     cut_over(migration, Watch())
-    assert_equal(lab, migration)
+    assert_equal(untracked_lab, migration)
 
 
-def test_what_stays_between_rounds_is_no_leftover_and_goes_with_abandon(lab: Lab, ends: Ends) -> None:
-    before = lab.control.inventory()
-    migration = ends.migration(lab)
+def test_what_stays_between_rounds_is_no_leftover_and_goes_with_abandon(untracked_lab: Lab, ends: Ends) -> None:
+    before = untracked_lab.control.inventory()
+    migration = ends.migration(untracked_lab)
     prepare(migration, Watch())
     run_round(migration, Watch())
-    assert len(ours(lab)) == 1
-    assert reconcile_migration(ends.migration(lab), Watch()) == []
-    assert len(ours(lab)) == 1
+    assert len(ours(untracked_lab)) == 1
+    assert reconcile_migration(ends.migration(untracked_lab), Watch()) == []
+    assert len(ours(untracked_lab)) == 1
     abandon(migration, Watch())
-    assert lab.control.inventory() == before
+    assert untracked_lab.control.inventory() == before
 
 
-def test_a_limit_lets_the_kept_snapshot_go_too_and_the_next_round_compares(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab)
+def test_a_limit_lets_the_kept_snapshot_go_too_and_the_next_round_compares(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab)
     prepare(migration, Watch())
     run_round(migration, Watch())
-    kept = ours(lab)
-    late = ends.migration(lab, rate_limit="12 MB/s", snapshot={"most_age": "0.001s"})
+    kept = ours(untracked_lab)
+    late = ends.migration(untracked_lab, rate_limit="12 MB/s", snapshot={"most_age": "0.001s"})
     with pytest.raises(SnapshotLimit):
         run_round(late, Watch())
-    assert ours(lab) == kept, "the round is too old, not its base"
+    assert ours(untracked_lab) == kept, "the round is too old, not its base"
     with pytest.raises(SnapshotLimit):
-        run_round(ends.migration(lab, rate_limit="12 MB/s", snapshot={"most_size": "1 KB"}), Watch())
-    assert ours(lab) == ()
+        run_round(ends.migration(untracked_lab, rate_limit="12 MB/s", snapshot={"most_size": "1 KB"}), Watch())
+    assert ours(untracked_lab) == ()
     assert run_round(migration, Watch()).kind == "compare"
-    lab.control.set_fault("datastore_full", free_bytes=1 << 20)
+    untracked_lab.control.set_fault("datastore_full", free_bytes=1 << 20)
     wait_for(lambda: free_share(migration) < 0.1, 30, "vCenter learns that the datastore is full")
     with pytest.raises(Refused, match=r"no snapshot is taken.*least_free"):
         run_round(migration, Watch())
-    assert ours(lab) == ()
-    lab.control.clear_faults()
+    assert ours(untracked_lab) == ()
+    untracked_lab.control.clear_faults()
     wait_for(lambda: free_share(migration) > 0.1, 30, "vCenter learns that the datastore has room")
     assert run_round(migration, Watch()).kind == "compare"
-    assert len(ours(lab)) == 1
+    assert len(ours(untracked_lab)) == 1
     cut_over(migration, Watch())
-    assert_equal(lab, migration)
+    assert_equal(untracked_lab, migration)
 
 
 def lab_on(*kinds: str, **changes: Any) -> LabConfig:
@@ -213,22 +198,6 @@ def test_each_disk_goes_the_best_way_that_it_has(make_lab: Callable[[LabConfig],
     assert_equal(lab, migration)
 
 
-def dies_at(step: str, detail: str, act: Callable[[Watch], object]) -> None:
-    """Runs it in a process that is gone, without a word, as the step of that name and detail begins."""
-
-    def look(name: str, text: str) -> None:
-        if name == step and text.startswith(detail):
-            os._exit(9)
-
-    child = os.fork()
-    if child == 0:
-        try:
-            act(Watch(on_step=look))
-        finally:
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
-
 @pytest.mark.parametrize("reconciled", [False, True])
 @pytest.mark.parametrize(("step", "detail"), [("changes", ""), ("copying", ""), ("snapshot", "letting")])
 def test_a_killed_round_keeps_the_base_that_counts_and_goes_on(
@@ -238,7 +207,7 @@ def test_a_killed_round_keeps_the_base_that_counts_and_goes_on(
     warm(ends.migration(lab))
     (kept,) = ours(lab)
     guest_writes(lab, 15)
-    dies_at(step, detail, lambda watch: run_round(ends.migration(lab), watch))
+    die_at(step, lambda watch: run_round(ends.migration(lab), watch), detail)
     left = ours(lab)
     assert len(left) == 2 and kept in left
     migration = ends.migration(lab)
@@ -285,7 +254,7 @@ def test_a_cutover_that_died_is_rolled_back_and_nothing_stays_that_isnt_needed(
 ) -> None:
     lab = make_lab(lab_on("nfs"))
     warm(ends.migration(lab))
-    dies_at(step, "", lambda watch: cut_over(ends.migration(lab), watch))
+    die_at(step, lambda watch: cut_over(ends.migration(lab), watch))
     migration = ends.migration(lab)
     with pytest.raises(RolledBack):
         cut_over(migration, Watch())

@@ -12,32 +12,19 @@ from snapferry.lab.config import LabConfig, LabVCenter
 from snapferry.plan import ChangesBy
 from snapferry.prepare import prepare
 from snapferry.readers import RouteFailed
-from snapferry.record import BaseState, RoundResult
+from snapferry.record import BaseState
 from snapferry.report import build_report, report_markdown
 from snapferry.rounds import run_round
 from snapferry.watch import Watch
 
 from .conftest import Ends, small_vm
-from .support import assert_equal, warm
+from .support import assert_equal, means, warm
 
 pytestmark = pytest.mark.slow
 
-TOO_OLD = 4
-"""A hardware version that can't track changes."""
 
-
-@pytest.fixture
-def lab(make_lab: Callable[[LabConfig], Lab]) -> Lab:
-    return make_lab(LabConfig(vcenter=LabVCenter(vms=(small_vm(hardware_version=TOO_OLD),))))
-
-
-def means(result: RoundResult | None) -> set[str]:
-    assert result
-    return {disk.changes for disk in result.disks}
-
-
-def test_without_tracking_each_round_compares_and_what_arrives_is_equal(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab, changes="compare", downtime_budget="1s")
+def test_without_tracking_each_round_compares_and_what_arrives_is_equal(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab, changes="compare", downtime_budget="1s")
     rounds = warm(migration)
     assert [one.kind for one in rounds] == ["base", "compare"]
     base, compared = rounds
@@ -45,40 +32,40 @@ def test_without_tracking_each_round_compares_and_what_arrives_is_equal(lab: Lab
     assert "nothing tells what changed" in compared.verdict.reason
     assert 0 < compared.changed_bytes < base.changed_bytes / 2, "only what differs counts as changed"
     assert compared.copied_bytes == sum(disk.capacity_bytes for disk in migration.vm.disks)
-    assert lab.control.inventory().vms["web01"].snapshots == ()
+    assert untracked_lab.control.inventory().vms["web01"].snapshots == ()
     final = cut_over(migration, Watch()).final
     assert means(base) == means(compared) == means(final) == {ChangesBy.COMPARE}
     assert final and all(disk.doubt == "" and disk.differing_bytes is not None for disk in final.disks)
-    assert_equal(lab, migration)
-    assert lab.control.inventory().vms["web01-migrated"].snapshots == ()
+    assert_equal(untracked_lab, migration)
+    assert untracked_lab.control.inventory().vms["web01-migrated"].snapshots == ()
     report = build_report(migration)
     assert "asks for compare" in report.untracked and "asks for compare" in report_markdown(report)
 
 
-def test_a_failed_comparison_leaves_the_base_as_warm_as_it_was(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab, changes="compare")
+def test_a_failed_comparison_leaves_the_base_as_warm_as_it_was(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab, changes="compare")
     prepare(migration, Watch())
     run_round(migration, Watch())
-    lab.control.set_fault("nfc_connect", times=10_000)
-    lab.control.set_fault("method", method="ExportSnapshot", fault="InvalidState", times=10)
+    untracked_lab.control.set_fault("nfc_connect", times=10_000)
+    untracked_lab.control.set_fault("method", method="ExportSnapshot", fault="InvalidState", times=10)
     with pytest.raises(RouteFailed):
         run_round(migration, Watch())
-    lab.control.clear_faults()
+    untracked_lab.control.clear_faults()
     migration.refresh()
     assert {disk.state for disk in migration.planned.disks} == {BaseState.WARM}
     cut_over(migration, Watch())
-    assert_equal(lab, migration)
+    assert_equal(untracked_lab, migration)
 
 
-def test_the_way_is_said_before_and_what_a_plan_asks_for_in_vain_is_refused(lab: Lab, ends: Ends) -> None:
-    migration = ends.migration(lab)
+def test_the_way_is_said_before_and_what_a_plan_asks_for_in_vain_is_refused(untracked_lab: Lab, ends: Ends) -> None:
+    migration = ends.migration(untracked_lab)
     found = assess(migration.source, migration.vm, migration.plan)
     assert found.ready
     assert all("can't track changes (hardware version 4)" in one for one in found.changes.values())
     assert {one.id: one.severity for one in found.concerns}["change-tracking-unsupported"] == "warning"
     prepare(migration, Watch())
-    assert "hardware version 4" in ends.migration(lab).planned.untracked
-    asked = ends.migration(lab, changes="tracking")
+    assert "hardware version 4" in ends.migration(untracked_lab).planned.untracked
+    asked = ends.migration(untracked_lab, changes="tracking")
     assert not assess(asked.source, asked.vm, asked.plan).ready
     with pytest.raises(Refused, match=r"asks for change tracking.*hardware version 4"):
         prepare(asked, Watch())

@@ -17,19 +17,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     )
     vm = LabVm(name="web01", disks=disks, workload=Workload(rate="500 kB/s", hot="1 MiB"))
     with up(LabConfig(vcenter=LabVCenter(vms=(vm,))), tmp_path / "lab") as running:
-        ends = running.endpoints
-        values = {
-            "SNAPFERRY_STATE": str(tmp_path / "state"),
-            "SNAPFERRY_VCENTER_HOST": ends.vcenter_host,
-            "SNAPFERRY_VCENTER_PORT": str(ends.vcenter_port),
-            "SNAPFERRY_VCENTER_USER": ends.vcenter_user,
-            "SNAPFERRY_VCENTER_PASSWORD": ends.vcenter_password,
-            "SNAPFERRY_VCENTER_CA": ends.ca_file,
-            "SNAPFERRY_OPENNEBULA_ENDPOINT": ends.opennebula_endpoint,
-            "SNAPFERRY_OPENNEBULA_USER": ends.opennebula_user,
-            "SNAPFERRY_OPENNEBULA_PASSWORD": ends.opennebula_password,
-            "SNAPFERRY_OPENNEBULA_CA": ends.ca_file,
-        }
+        values = running.endpoints.environment() | {"SNAPFERRY_STATE": str(tmp_path / "state")}
         for name, value in values.items():
             monkeypatch.setenv(name, value)
         yield running

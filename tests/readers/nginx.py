@@ -13,6 +13,7 @@ from ..conftest import wait_for
 _CONFIG = """
 daemon off;
 user root;
+worker_processes {workers};
 pid {folder}/pid;
 error_log {folder}/error.log;
 events {{ worker_connections 64; }}
@@ -48,13 +49,23 @@ class Nginx:
         certificate: what it shows.
         port: a free one.
         more: further directives for its server.
+        workers: its processes.
     """
 
-    def __init__(self, folder: Path, files: Path, certificate: Certificate, port: int, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, files: Path, certificate: Certificate, port: int, more: str = "", workers: int = 1
+    ) -> None:
         self._folder = folder
         self._running: subprocess.Popen[bytes] | None = None
         (folder / "users").write_text("user:{PLAIN}secret\n")
-        fields = {"folder": folder, "files": files, "certificate": certificate, "port": port, "more": more}
+        fields = {
+            "folder": folder,
+            "files": files,
+            "certificate": certificate,
+            "port": port,
+            "more": more,
+            "workers": workers,
+        }
         (folder / "nginx.conf").write_text(_CONFIG.format(**fields))
 
     def __enter__(self) -> Self:

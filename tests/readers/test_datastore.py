@@ -19,7 +19,14 @@ from pydantic import SecretStr
 from snapferry.errors import Stopped
 from snapferry.lab.ca import CertificateAuthority
 from snapferry.lab.https import Handler, HttpsServer
-from snapferry.readers import DatastoreError, DatastoreLocked, DatastoreReader, DatastoreRefused, HttpsFolder
+from snapferry.readers import (
+    DatastoreError,
+    DatastoreLocked,
+    DatastoreReader,
+    DatastoreRefused,
+    DatastoreSilent,
+    HttpsFolder,
+)
 from snapferry.transfer import Extents
 from snapferry.vmdk import ChainError, LocalFolder
 from snapferry.vsphere.models import FolderAccess
@@ -86,6 +93,15 @@ class Server(Handler):
                 if self.release.wait(0.2):
                     break
             self.close_connection = True
+        elif act == "head trickles":
+            self.send_response(HTTPStatus.PARTIAL_CONTENT)
+            self.flush_headers()
+            for byte in b"X-Long: " + b"x" * 600:
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+                if self.release.wait(0.1):
+                    break
+            self.close_connection = True
         elif act in ("cut", "hang"):
             self.send_response(HTTPStatus.PARTIAL_CONTENT)
             for name, value in (headers | {"Content-Length": str(len(data))}).items():
@@ -147,10 +163,12 @@ def open_disk(server: tuple[type[Server], FolderAccess]) -> Iterator[Open]:
     """Opens the disk over HTTPS."""
     with contextlib.ExitStack() as stack:
 
-        def opened(path: str = "[nfs1] vm/disk.vmdk", capacity: int = CAPACITY, **fields: Any) -> DatastoreReader:
+        def opened(
+            path: str = "[nfs1] vm/disk.vmdk", capacity: int = CAPACITY, answer_seconds: float = 30, **fields: Any
+        ) -> DatastoreReader:
             folder = HttpsFolder(server[1]._replace(**fields), timeout_seconds=2, backoff_seconds=(0.01, 0.05, 0.1))
             stack.callback(folder.close)
-            reader = DatastoreReader.open(folder, path, capacity, threading.Event())
+            reader = DatastoreReader.open(folder, path, capacity, threading.Event(), answer_seconds=answer_seconds)
             stack.callback(reader.close)
             return reader
 
@@ -236,6 +254,23 @@ def test_a_server_that_trickles_is_given_up(open_disk: Open, server: Any, disk: 
     server[0].acts += ["trickle"] * 40
     with pytest.raises(DatastoreError, match="too slowly"):
         read(reader)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["open", "read"])
+def test_an_answer_whose_head_doesnt_end_is_given_up(what: str, open_disk: Open, server: Any, disk: bytes) -> None:
+    """Each byte of it comes in time, so that no silence of the connection tells."""
+    acts, began = ["head trickles"] * 20, time.monotonic()
+    if what == "open":
+        server[0].acts += acts
+        with pytest.raises(DatastoreSilent, match="no answer within 3 s"):
+            open_disk(answer_seconds=3)
+    else:
+        reader = open_disk(answer_seconds=3)
+        server[0].acts += acts
+        with pytest.raises(DatastoreSilent, match="no answer within 3 s"):
+            read(reader)
+    assert time.monotonic() - began < 20
 
 
 def test_a_table_that_hangs_stops_within_a_second(open_disk: Open, server: Any, disk: bytes) -> None:

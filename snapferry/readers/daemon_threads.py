@@ -1,5 +1,6 @@
 """Threads for calls that may never return: one that hangs in a dead mount can't be ended, only left behind."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
@@ -7,7 +8,10 @@ from threading import Event, Thread
 from typing import Final, ParamSpec, TypeVar
 
 from snapferry.errors import Stopped
+from snapferry.readers.errors import DatastoreSilent
 
+ANSWER_SECONDS: Final = 300.0
+"""How long a call may take. HTTPS gives a silent server up after some 190 s by itself; a mount never does."""
 _LOOK_SECONDS: Final = 0.2
 
 P = ParamSpec("P")
@@ -61,25 +65,33 @@ class DaemonThreads:
             work()
 
 
-def call(act: Callable[P, T], stop: Event, *args: P.args, **keywords: P.kwargs) -> T:
-    """What `act` gives, called on a thread of its own, which is left behind where `stop` is set first.
+def call_bounded(act: Callable[P, T], stop: Event, *args: P.args, **keywords: P.kwargs) -> T:
+    """What `act` gives, called on a thread of its own, which is left behind where it takes too long.
 
     Raises:
         Stopped: `stop` was set.
+        DatastoreSilent: it didn't end within `ANSWER_SECONDS`.
     """
     threads = DaemonThreads(1, getattr(act, "__name__", "call"))
     future = threads.submit(act, *args, **keywords)
     threads.end(drop=False)
-    return result(future, stop)
+    return result_of(future, stop, ANSWER_SECONDS)
 
 
-def result(future: "Future[T]", stop: Event) -> T:
+def result_of(future: "Future[T]", stop: Event, within_seconds: float) -> T:
     """What the future gives.
 
     Raises:
         Stopped: `stop` was set first.
+        DatastoreSilent: it gave nothing within that time.
     """
+    late = time.monotonic() + within_seconds
     while not stop.is_set():
         if wait([future], _LOOK_SECONDS).done:
             return future.result()
+        if time.monotonic() > late:
+            raise DatastoreSilent(
+                f"The datastore gave no answer within {within_seconds:.0f} s.",
+                "Look at its mount (kernel log) or its server; the copy goes on by another route.",
+            )
     raise Stopped("The read was told to stop.")
