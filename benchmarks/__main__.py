@@ -21,7 +21,8 @@ CASES: dict[str, Callable[[Bench], Result]] = {
     "delta-areas": delta.small_areas,
     "extents": extents.measure,
     "memory": memory.measure,
-    "comparison": comparison.measure,
+    "comparison": comparison.apart,
+    "comparison-one-disk": comparison.one_disk,
     "empty-round": empty_round.measure,
 }
 

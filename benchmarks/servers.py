@@ -34,7 +34,7 @@ def web_server(folder: Path, files: Path) -> Iterator[WebServer]:
     """
     folder.mkdir()
     authority, port = CertificateAuthority(folder), free_port()
-    with Nginx(folder, files, authority.issue("localhost"), port, workers=2):
+    with Nginx(folder, files, authority.issue("localhost"), port, "output_buffers 2 1m;", workers=2):
         yield WebServer(port, authority.file)
 
 

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import http.client
 import re
-import socket
 import ssl
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from snapferry.readers.errors import (
     DatastoreLocked,
     DatastoreRefused,
 )
+from snapferry.readers.https_connection import LEAST_BYTES, HttpsConnection
 from snapferry.transfer import Extents
 from snapferry.vmdk import ChainError
 from snapferry.vmdk.files import on_datastore
@@ -37,8 +37,8 @@ _COOKIE: Final = "vmware_soap_session"
 _RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _LONGEST_LINE: Final = 1 << 20
 _LOCK_TRIES: Final = 2
-_LEAST_BYTES: Final = 64 << 10
-"""With less of a range within the time, a server trickles: that is silence, and no progress."""
+_PIECE_BYTES: Final = 64 << 10
+"""So much of a range is asked of the connection at once: what of it had come is lost where it breaks."""
 
 
 class _Again(Exception):
@@ -61,8 +61,8 @@ class HttpsFolder:
         self._timeout = timeout_seconds
         self._backoff = tuple(backoff_seconds)
         self._lock = Lock()
-        self._idle: list[http.client.HTTPSConnection] = []
-        self._all: set[http.client.HTTPSConnection] = set()
+        self._idle: list[HttpsConnection] = []
+        self._all: set[HttpsConnection] = set()
         self._cookie = ""
         self._used = 0.0
         self._ended = Event()
@@ -93,7 +93,7 @@ class HttpsFolder:
         for connection in idle:
             connection.close()
         for connection in busy:
-            _cut(connection)  # its thread closes it
+            connection.cut()  # its thread closes it
 
     def get(self, target: str, name: str, first: int, last: int, view: memoryview | None) -> int:
         """Reads bytes `first` to `last` of a file into the view, over as many attempts as that needs.
@@ -116,7 +116,7 @@ class HttpsFolder:
             try:
                 with self._connection() as connection:
                     cookie = self._login()
-                    request.send(connection, self._headers(cookie), self._timeout)
+                    request.send(connection, self._headers(cookie))
                     self._keep_cookie(cookie, request)
                     return request.receive(None if view is None else view[at - first :])
             except DatastoreLocked:
@@ -127,7 +127,7 @@ class HttpsFolder:
             except (_Again, OSError, http.client.HTTPException) as error:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     raise self._untrusted(error) from error
-                failures = 1 if request.received >= _LEAST_BYTES else failures + 1
+                failures = 1 if request.received >= LEAST_BYTES else failures + 1
                 at += request.received
                 if failures > len(self._backoff):
                     cause = f"{name} can't be read at byte {at}: {_reason(error)}."
@@ -136,7 +136,7 @@ class HttpsFolder:
                 raise Stopped("The read was told to stop.")
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[http.client.HTTPSConnection]:
+    def _connection(self) -> Iterator[HttpsConnection]:
         """A connection for one request; one that broke isn't used again."""
         if self._ended.is_set():
             raise Stopped("The read was told to stop.")
@@ -144,9 +144,7 @@ class HttpsFolder:
             connection = self._idle.pop() if self._idle else None
         if connection is None:
             access = self._access
-            connection = http.client.HTTPSConnection(
-                access.host, access.port, timeout=self._timeout, context=access.tls
-            )
+            connection = HttpsConnection(access.host, access.port, access.tls, self._timeout)
             with self._lock:
                 self._all.add(connection)
         try:
@@ -256,16 +254,14 @@ class _Request:
         self._first = first
         self._last = last
         self._response: http.client.HTTPResponse | None = None
-        self._timeout = 0.0
         self.status = 0
         self.cookie = ""
         self.received = 0
 
-    def send(self, connection: http.client.HTTPSConnection, headers: dict[str, str], timeout: float) -> None:
+    def send(self, connection: HttpsConnection, headers: dict[str, str]) -> None:
         """Sends it and reads the answer's head."""
         headers = {"Range": f"bytes={self._first}-{self._last}", "Accept-Encoding": "identity", **headers}
         connection.request("GET", self._target, headers=headers)
-        self._timeout = timeout
         self._response = connection.getresponse()
         self.status = self._response.status
         with contextlib.suppress(CookieError):
@@ -284,18 +280,11 @@ class _Request:
         if view is None or not size:
             self._response.read(_LONGEST_LINE)
             return size
-        since, came = time.monotonic(), 0
         while self.received < len(view):
-            # readinto would wait for all of it, however slowly it comes
-            data = self._response.read1(min(_LEAST_BYTES, len(view) - self.received))
-            if not data:
+            count = self._response.readinto(view[self.received : self.received + _PIECE_BYTES])
+            if not count:
                 raise _Again("the answer ended before the range did")
-            view[self.received : self.received + len(data)] = data
-            self.received, came, now = self.received + len(data), came + len(data), time.monotonic()
-            if came >= _LEAST_BYTES:
-                since, came = now, 0
-            elif now - since > self._timeout:
-                raise _Again("the answer comes too slowly")
+            self.received += count
         self._response.read(0)
         return size
 
@@ -340,10 +329,3 @@ _ODD: Final = "Look what answers at that address; the copy goes on by another ro
 
 def _reason(error: Exception) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-
-
-def _cut(connection: http.client.HTTPSConnection) -> None:
-    with contextlib.suppress(OSError):
-        if connection.sock is not None:
-            # not SSLSocket.shutdown, which takes the TLS session away from under the thread that uses it
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)

@@ -14,16 +14,17 @@ class MemoryTls:
 
     Args:
         sock: connected, with a timeout; it stays the caller's, who may shut it down from any thread to end every wait.
+        server_hostname: whom the other side's certificate has to name, where the context checks names.
 
     Raises:
         OSError: the handshake failed (ssl.SSLError), the connection broke, or nothing came in time (TimeoutError).
     """
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext, *, server_hostname: str | None = None) -> None:
         self._sock = sock
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._gulp = memoryview(bytearray(_GULP_BYTES))
-        self._session = context.wrap_bio(self._incoming, self._outgoing)
+        self._session = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         self._read: Callable[[int, memoryview], int] = self._session.read  # type: ignore[assignment]
         late = self._late()
         while True:
