@@ -32,6 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.relative_to(Path(__file__).parent).parts[0]))
 
 
+def pytest_configure() -> None:
+    """What is started in the background ignores Ctrl-C, and so do its children; but some tests interrupt theirs."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """The seed, and what the long runs hit: see `tests/torture/conftest.py`."""
     hit: dict[str, dict[str, Counter[str]]] = {}

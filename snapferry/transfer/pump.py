@@ -1,6 +1,8 @@
 """Moves the blocks of one disk from a reader to a writer."""
 
 import time
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # the seams speak of Extents, which come through this room's 
 _PAGE_BYTES: Final = 4096
 # shorter runs of zeros are written as they are: a hole costs about as much as writing 64 KiB
 _HOLE_BYTES: Final = 64 << 10
+_GLANCE_BYTES: Final = 16
 _ZERO_STEP_BYTES: Final = 64 << 20
 
 
@@ -111,7 +114,8 @@ class _Landing:
         self._writer = writer
         self._journal = journal
         self._wanted = wanted
-        self._ends = wanted.ends
+        # bisect over these takes a fifth of numpy's time for one number
+        self._starts, self._ends = (array("q", one.tobytes()) for one in (wanted.starts, wanted.ends))
         self._fresh: list[tuple[int, int]] = []
         self._flushed: list[Extents] = []
         self.unflushed_bytes = self.zero_bytes = self.written_bytes = 0
@@ -158,7 +162,7 @@ class _Landing:
             )
 
     def _check_wanted(self, block: "Block") -> None:
-        run = int(self._wanted.starts.searchsorted(block.offset, side="right")) - 1
+        run = bisect_right(self._starts, block.offset) - 1
         inside = run >= 0 and block.length > 0 and block.offset + block.length <= self._ends[run]
         if not inside or (block.data is not None and block.data.nbytes != block.length):
             raise ReaderFault(
@@ -178,6 +182,8 @@ class _Landing:
 
 def zero_runs(data: memoryview) -> list[tuple[int, int]]:
     """(start, end) of the runs of zeros in `data`, by pages of 4 KiB, that are worth a hole: 64 KiB, or all of it."""
+    if data.nbytes <= _HOLE_BYTES and any(data[:_GLANCE_BYTES]):
+        return []  # only zeros from its first byte to its last were worth a hole
     whole = data.nbytes // _PAGE_BYTES * _PAGE_BYTES
     pages = np.frombuffer(data[:whole], dtype=np.uint64).reshape(-1, _PAGE_BYTES // 8)
     # the largest word of a page: the fastest reduction numpy has for this, about 25 GB/s
@@ -194,7 +200,7 @@ def zero_runs(data: memoryview) -> list[tuple[int, int]]:
 
 def _zero_all(writer: "DiskWriter", zeros: Extents, stop: Event) -> None:
     """In steps, because a file system without holes has to write them."""
-    for start, length in zip(*(array.tolist() for array in zeros.split(_ZERO_STEP_BYTES)), strict=True):
+    for start, length in zip(*(one.tolist() for one in zeros.split(_ZERO_STEP_BYTES)), strict=True):
         if stop.is_set():
             raise Stopped("The copy was told to stop.", "Run it again: it goes on where it was.")
         writer.zero(start, length)

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Final, NoReturn
 
 from snapferry.writers import linux
@@ -38,6 +39,7 @@ class RawFileWriter:
         self._capacity = capacity_bytes
         self._holes = True
         self._unsent_bytes = 0
+        self._sending: Thread | None = None
         # one byte a MiB: whether it has been written to; only kept where that spares writing zeros over zeros
         self._touched = bytearray(capacity_bytes // _MIB + 1) if pristine else None
         self._fd = _open(path)
@@ -70,9 +72,7 @@ class RawFileWriter:
             self._fail(error, start)
         self._unsent_bytes += data.nbytes
         if self._unsent_bytes >= _WRITEBACK_BYTES:
-            # the disk works while the next blocks come in, so that a flush has little left to wait for
-            linux.start_writeback(self._fd, 0, 0)
-            self._unsent_bytes = 0
+            self._start_writeback()
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fills the view with what the image holds from the offset on.
@@ -155,6 +155,8 @@ class RawFileWriter:
 
     def close(self) -> None:
         """Lets the file go; what wasn't flushed may be lost. Repeatable."""
+        if self._sending:
+            self._sending.join()
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -187,6 +189,16 @@ class RawFileWriter:
             os.ftruncate(self._fd, self._capacity)
         except OSError as error:
             self._fail(error, self._capacity)
+
+    def _start_writeback(self) -> None:
+        """Has the disk work while the next blocks come in, so that a flush has little left to wait for.
+
+        In a thread: where blocks are scattered, the call waits for the device's queue again and again.
+        """
+        self._unsent_bytes = 0
+        if self._sending is None or not self._sending.is_alive():
+            self._sending = Thread(target=linux.start_writeback, args=(self._fd, 0, 0), name="write-back", daemon=True)
+            self._sending.start()
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._capacity:

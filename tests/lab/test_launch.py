@@ -158,12 +158,15 @@ def test_ctrl_c_ends_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
     command = [sys.executable, "-m", "snapferry.lab", "--folder", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        seen = process.stdout.readline()
-        assert "vCenter" in seen
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert "password" not in seen
+        try:
+            assert process.stdout is not None
+            seen = process.stdout.readline()
+            assert "vCenter" in seen
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+            assert "password" not in seen
+        finally:
+            process.kill()
     wait_until_gone(folder)
 
 
