@@ -33,7 +33,7 @@ demo-stop:
 
 test:
 	@.ci/install qemu-utils chromium nginx
-	@$(BIN)/pytest -n 4 --dist loadgroup -m "not torture"
+	@$(BIN)/pytest -n 6 --dist loadgroup -m "not torture"
 
 torture:
 	@.ci/install qemu-utils
