@@ -11,15 +11,15 @@ from benchmarks.servers import nfc_host, web_server
 
 BYTES = 512 << 20
 _CLIENT = """
-import itertools, resource, sys
+import resource, sys
+from uuid import uuid4
 from benchmarks.disks import read_all
 from snapferry.readers import NfcReader
 from snapferry.transfer import Extents
 from snapferry.vsphere.models import NfcTicket
 port, thumbprint, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-number = itertools.count()
 reader = NfcReader(
-    lambda: NfcTicket("127.0.0.1", port, thumbprint, "vpxa-nfc", f"ticket-{next(number)}"), "[san1] a/a.vmdk", size
+    lambda: NfcTicket("127.0.0.1", port, thumbprint, "vpxa-nfc", f"ticket-{uuid4()}"), "[san1] a/a.vmdk", size
 )
 begun = resource.getrusage(resource.RUSAGE_SELF)
 read_all(reader, Extents.whole(size))

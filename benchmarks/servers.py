@@ -13,6 +13,8 @@ from snapferry.vsphere.models import NfcTicket
 from tests.conftest import free_port
 from tests.readers.nginx import Nginx
 
+_FAST = "ssl_protocols TLSv1.3; output_buffers 2 1m; access_log off;"
+
 
 class WebServer(NamedTuple):
     """Serves a folder over HTTPS on loopback, to the user `user` with the password `secret`."""
@@ -34,7 +36,7 @@ def web_server(folder: Path, files: Path) -> Iterator[WebServer]:
     """
     folder.mkdir()
     authority, port = CertificateAuthority(folder), free_port()
-    with Nginx(folder, files, authority.issue("localhost"), port, "output_buffers 2 1m;", workers=2):
+    with Nginx(folder, files, authority.issue("localhost"), port, _FAST, workers=2):
         yield WebServer(port, authority.file)
 
 

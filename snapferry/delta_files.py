@@ -68,7 +68,7 @@ class DeltaFiles:
         try:
             with ExitStack() as stack:
                 folder = self._open_folder(stack)
-                return call_bounded(self._told, self._stop, folder, frozen)
+                return call_bounded(self._told, self._stop, folder.answers, folder, frozen)
         except (RouteFailed, VmdkError) as error:
             raise DeltaFilesUnreadable(
                 f"The delta files of {self._disk.label} can't be read: {error.cause}", error.next_step

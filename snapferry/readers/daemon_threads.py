@@ -11,7 +11,7 @@ from snapferry.errors import Stopped
 from snapferry.readers.errors import DatastoreSilent
 
 ANSWER_SECONDS: Final = 300.0
-"""How long a call may take. HTTPS gives a silent server up after some 190 s by itself; a mount never does."""
+"""How long a datastore may give no answer. HTTPS gives it up after some 190 s by itself; a mount never does."""
 _LOOK_SECONDS: Final = 0.2
 
 P = ParamSpec("P")
@@ -65,33 +65,44 @@ class DaemonThreads:
             work()
 
 
-def call_bounded(act: Callable[P, T], stop: Event, *args: P.args, **keywords: P.kwargs) -> T:
-    """What `act` gives, called on a thread of its own, which is left behind where it takes too long.
+def call_bounded(
+    act: Callable[P, T], stop: Event, answers: Callable[[], int], *args: P.args, **keywords: P.kwargs
+) -> T:
+    """What `act` gives, called on a thread of its own, which is left behind where the datastore falls silent.
+
+    Args:
+        answers: as `Folder.answers`.
 
     Raises:
         Stopped: `stop` was set.
-        DatastoreSilent: it didn't end within `ANSWER_SECONDS`.
+        DatastoreSilent: it didn't end, and for `ANSWER_SECONDS` there was no answer.
     """
     threads = DaemonThreads(1, getattr(act, "__name__", "call"))
     future = threads.submit(act, *args, **keywords)
     threads.end(drop=False)
-    return result_of(future, stop, ANSWER_SECONDS)
+    return result_of(future, stop, answers, ANSWER_SECONDS)
 
 
-def result_of(future: "Future[T]", stop: Event, within_seconds: float) -> T:
-    """What the future gives.
+def result_of(future: "Future[T]", stop: Event, answers: Callable[[], int], within_seconds: float) -> T:
+    """What the future gives; it may take as long as the datastore still answers.
+
+    Args:
+        answers: as `Folder.answers`.
+        within_seconds: how long there may be none.
 
     Raises:
         Stopped: `stop` was set first.
-        DatastoreSilent: it gave nothing within that time.
+        DatastoreSilent: there was no answer within that time.
     """
-    late = time.monotonic() + within_seconds
+    seen, late = answers(), time.monotonic() + within_seconds
     while not stop.is_set():
         if wait([future], _LOOK_SECONDS).done:
             return future.result()
-        if time.monotonic() > late:
+        if answers() != seen:
+            seen, late = answers(), time.monotonic() + within_seconds
+        elif time.monotonic() > late:
             raise DatastoreSilent(
                 f"The datastore gave no answer within {within_seconds:.0f} s.",
-                "Look at its mount (kernel log) or its server; the copy goes on by another route.",
+                "Look at its mount (kernel log) or its server.",
             )
     raise Stopped("The read was told to stop.")

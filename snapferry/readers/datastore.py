@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from itertools import pairwise
 from threading import Event
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 from snapferry.errors import Stopped
 from snapferry.readers.daemon_threads import ANSWER_SECONDS, DaemonThreads, result_of
@@ -20,6 +20,8 @@ _GAP_BYTES: Final = 64 << 10
 Change tracking's own grain; it isn't measured against a round trip."""
 _CLOSE_SECONDS: Final = 0.5
 
+T = TypeVar("T")
+
 
 class DatastoreReader:
     """One disk as its chain of files has it, by several requests at once.
@@ -31,7 +33,7 @@ class DatastoreReader:
         chain: closed with the reader.
         requests: at once.
         request_bytes: the longest range of one.
-        answer_seconds: how long one may take.
+        answer_seconds: how long the datastore may give no answer.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class DatastoreReader:
         opening = threads.submit(open_chain, folder, path.partition("] ")[2] or path)
         threads.end(drop=False)
         try:
-            chain = result_of(opening, stop, answer_seconds)
+            chain = result_of(opening, stop, folder.answers, answer_seconds)
         except (Stopped, DatastoreSilent):
             opening.add_done_callback(_close_late)
             raise
@@ -91,8 +93,8 @@ class DatastoreReader:
         plans = self._chain.plans(extents)
         complete = False
         try:
-            # tables are read for a plan, which may take as long as any other request
-            while plan := result_of(threads.submit(next, plans, None), stop, self._answer_seconds):
+            # tables are read for a plan, by as many requests as that needs
+            while plan := self._result(threads.submit(next, plans, None), stop):
                 pieces, edges = plan.in_requests(self._request_bytes, _GAP_BYTES)
                 for first, behind in pairwise(edges.tolist()):
                     if stop.is_set():
@@ -130,10 +132,13 @@ class DatastoreReader:
     ) -> Iterator[Block]:
         """The blocks of the request that was sent first."""
         future, request = ahead[0]
-        result_of(future, stop, self._answer_seconds)
+        self._result(future, stop)
         ahead.popleft()
         yield from request.blocks(request.buffer)
         free.append(request.buffer)
+
+    def _result(self, future: "Future[T]", stop: Event) -> T:
+        return result_of(future, stop, self._chain.answers, self._answer_seconds)
 
     def _abort(self) -> None:
         for file in self._chain.files:

@@ -21,7 +21,8 @@ class HttpsConnection(http.client.HTTPConnection):
     """A connection to a server whose certificate and name are checked; used by one thread, except for `cut`.
 
     Args:
-        timeout_seconds: for a connection, and for each `LEAST_BYTES` of an answer, its head included.
+        timeout_seconds: for a connection, for its handshake, and for each `LEAST_BYTES` of an answer with its head; up
+            to twice as long where bytes trickle.
     """
 
     default_port = http.client.HTTPS_PORT
@@ -31,25 +32,28 @@ class HttpsConnection(http.client.HTTPConnection):
         self._tls = tls
         self._timeout = timeout_seconds
         self._plain: socket.socket | None = None
+        self._ended = False
 
     def connect(self) -> None:
         """Connects, and checks whom it has reached.
 
         Raises:
-            OSError: nothing answers, or TLS refuses it (ssl.SSLError).
+            OSError: nothing answers, TLS refuses it (ssl.SSLError), or it was cut.
         """
-        plain = socket.create_connection((self.host, self.port), self._timeout)
+        self._plain = plain = socket.create_connection((self.host, self.port), self._timeout)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             session = MemoryTls(plain, self._tls, server_hostname=self.host)
+            if self._ended:
+                raise ConnectionAbortedError("it was cut")
         except BaseException:
             plain.close()
             raise
-        self._plain = plain
         self.sock = _Socket(plain, session, self._timeout)
 
     def cut(self) -> None:
-        """Ends what its thread waits for; called by any other one. The thread closes the connection."""
+        """Ends what its thread waits for, also a handshake; by any other one. The thread closes the connection."""
+        self._ended = True
         if self._plain is not None:
             with contextlib.suppress(OSError):
                 self._plain.shutdown(socket.SHUT_RDWR)

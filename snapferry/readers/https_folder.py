@@ -65,6 +65,7 @@ class HttpsFolder:
         self._all: set[HttpsConnection] = set()
         self._cookie = ""
         self._used = 0.0
+        self._answered = 0
         self._ended = Event()
 
     def open(self, path: str) -> "HttpsFile":
@@ -83,6 +84,9 @@ class HttpsFolder:
         file = HttpsFile(self, f"/folder/{quote(place)}?{query}", f"[{access.datastore}] {place}")
         file.measure()
         return file
+
+    def answers(self) -> int:
+        return self._answered
 
     def close(self) -> None:
         """Cuts every connection; whoever waits for one is told."""
@@ -118,7 +122,9 @@ class HttpsFolder:
                     cookie = self._login()
                     request.send(connection, self._headers(cookie))
                     self._keep_cookie(cookie, request)
-                    return request.receive(None if view is None else view[at - first :])
+                    size = request.receive(None if view is None else view[at - first :])
+                    self._answered += 1
+                    return size
             except DatastoreLocked:
                 locked += 1
                 if locked >= _LOCK_TRIES:
@@ -285,7 +291,6 @@ class _Request:
             if not count:
                 raise _Again("the answer ended before the range did")
             self.received += count
-        self._response.read(0)
         return size
 
     def _check(self) -> int:

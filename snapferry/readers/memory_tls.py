@@ -10,7 +10,9 @@ _GULP_BYTES: Final = 512 << 10  # an `SSLSocket` takes two receives for each rec
 
 
 class MemoryTls:
-    """A TLS session; used like a blocking socket, by one thread. Every call ends after the socket's own timeout.
+    """A TLS session; used like a blocking socket, by one thread.
+
+    Every call ends after at most twice the socket's own timeout.
 
     Args:
         sock: connected, with a timeout; it stays the caller's, who may shut it down from any thread to end every wait.

@@ -66,12 +66,17 @@ class Piece:
 
     def takes(self, start: int, length: int) -> bool:
         """Whether none of these bytes has come before."""
+        if not self._ends or start >= self._ends[-1]:  # as a rule they come in order
+            return True
         place = bisect_right(self._starts, start)
         after = place == 0 or self._ends[place - 1] <= start
         return after and (place == len(self._starts) or start + length <= self._starts[place])
 
     def land(self, start: int, length: int) -> None:
         """Notes that these bytes are in the buffer; `takes` has been asked before."""
+        if self._ends and self._ends[-1] == start:
+            self._ends[-1] += length
+            return
         place, end = bisect_right(self._starts, start), start + length
         if place and self._ends[place - 1] == start:
             place -= 1

@@ -134,7 +134,7 @@ class Channel:
             raise self._lost(error) from error
 
     def receive_into(self, view: memoryview, least: int | None = None) -> int:
-        """Fills `view`; all of it has to come within the time, so that a trickle is no way to hold us.
+        """Fills `view`; once some of it has come, all has to within the time, so that a trickle is no way to hold us.
 
         Args:
             least: return as soon as so many bytes have come, and whatever came along with them.
@@ -142,11 +142,10 @@ class Channel:
         Returns:
             How many bytes came.
         """
-        late = time.monotonic() + self._timeout
         receive = (self._tls or self._sock).recv_into
         length = len(view)
         least = length if least is None else least
-        came = 0
+        came, late = 0, 0.0
         try:
             while True:
                 count = receive(view, length - came)
@@ -155,6 +154,7 @@ class Channel:
                     return came
                 if not count:
                     raise NfcError(f"{self.name} ended the connection.", "Look at the host's hostd and vpxa logs.")
+                late = late or time.monotonic() + self._timeout
                 if time.monotonic() > late:
                     raise TimeoutError
                 view = view[count:]

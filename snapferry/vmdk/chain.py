@@ -109,10 +109,12 @@ class Chain:
     Attributes:
         layers: the base first, the leaf last.
         files: every file with bytes of the disk; the numbers in `Runs.files` count them.
+        answers: as `Folder.answers`.
     """
 
     layers: tuple[Layer, ...]
     files: tuple[RangeFile, ...]
+    answers: Callable[[], int]
 
     @property
     def capacity_bytes(self) -> int:
@@ -290,7 +292,7 @@ def open_chain(folder: Folder, path: str) -> Chain:
             if not hint:
                 raise ChainError(f"{path} has a parent, but doesn't name it.")
             path = posixpath.join(posixpath.dirname(path), hint)
-        chain = Chain(tuple(reversed(layers)), tuple(opening.files))
+        chain = Chain(tuple(reversed(layers)), tuple(opening.files), folder.answers)
         stack.pop_all()
         return chain
 

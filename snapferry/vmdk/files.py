@@ -4,6 +4,7 @@ import errno
 import os
 import posixpath
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -69,12 +70,21 @@ class Folder(Protocol):
         """
         ...
 
+    def answers(self) -> int:
+        """How many requests were answered so far: whoever waits for many of them sees that it goes on."""
+        ...
+
 
 class LocalFile:
-    """A file of a mounted datastore."""
+    """A file of a mounted datastore.
 
-    def __init__(self, path: Path, name: str) -> None:
+    Args:
+        answered: called behind each read and each look for a hole.
+    """
+
+    def __init__(self, path: Path, name: str, answered: Callable[[], None] = lambda: None) -> None:
         self.name = name
+        self._answered = answered
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size_bytes = os.fstat(self._fd).st_size
 
@@ -92,6 +102,7 @@ class LocalFile:
                 raise FileUnreadable(f"{self.name} can't be read at byte {offset}: {error.strerror}.") from error
             if not got:
                 raise VmdkTruncated(f"{self.name} ended at byte {offset} while it was read.")
+            self._answered()
             left, offset = left[got:], offset + got
         if self.size_bytes > _LARGE_FILE_BYTES:
             os.posix_fadvise(self._fd, begin, offset - begin, os.POSIX_FADV_DONTNEED)
@@ -110,6 +121,7 @@ class LocalFile:
                 end = self.size_bytes  # nothing but a hole is left
             else:
                 runs.append((start, end - start))
+                self._answered()
         return Extents.from_pairs([*runs, (end, self.size_bytes - end)])
 
     def abort(self) -> None:
@@ -130,6 +142,7 @@ class LocalFolder:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._answered = 0
 
     def open(self, path: str) -> LocalFile:
         try:
@@ -139,9 +152,15 @@ class LocalFolder:
                 raise ChainError(f"{path!r} lies outside of the datastore.")
             if not found.is_file():
                 raise ChainError(f"There is no file {path!r} on the datastore.")
-            return LocalFile(found, path)
+            return LocalFile(found, path, self._note)
         except (OSError, ValueError) as error:  # a path that no file can have, too
             raise ChainError(f"{path!r} can't be opened: {error}.") from error
+
+    def answers(self) -> int:
+        return self._answered
+
+    def _note(self) -> None:
+        self._answered += 1
 
 
 def on_datastore(path: str) -> str:

@@ -1,5 +1,6 @@
 """Writes a disk into a raw image file."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -154,7 +155,7 @@ class RawFileWriter:
         self._unsent_bytes = 0
 
     def close(self) -> None:
-        """Lets the file go; what wasn't flushed may be lost. Repeatable."""
+        """Lets the file go; waits for write-back that has begun. What wasn't flushed may be lost. Repeatable."""
         if self._sending:
             self._sending.join()
         fd, self._fd = self._fd, -1
@@ -196,9 +197,12 @@ class RawFileWriter:
         In a thread: where blocks are scattered, the call waits for the device's queue again and again.
         """
         self._unsent_bytes = 0
-        if self._sending is None or not self._sending.is_alive():
-            self._sending = Thread(target=linux.start_writeback, args=(self._fd, 0, 0), name="write-back", daemon=True)
-            self._sending.start()
+        if self._sending and self._sending.is_alive():
+            return
+        sending = Thread(target=linux.start_writeback, args=(self._fd, 0, 0), name="write-back", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread can be had: then the flush does it all
+            sending.start()
+            self._sending = sending
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self._capacity:

@@ -63,7 +63,9 @@ def main() -> None:
         else:
             whole = Extents.whole(CAPACITY)
             layer = Layer("", descriptor(CAPACITY, "vmfs", "VMFS", ""), (Part(0, CAPACITY, 0, Runs.in_file(whole, 0)),))
-            with contextlib.closing(DatastoreReader(Chain((layer,), (_HangingFile(b"", CAPACITY),)))) as reader:
+            with contextlib.closing(
+                DatastoreReader(Chain((layer,), (_HangingFile(b"", CAPACITY),), lambda: 0))
+            ) as reader:
                 list(reader.read(whole, stop))
     sys.stdout.write(f"{time.monotonic() - told[0]}\n")
 

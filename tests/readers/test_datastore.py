@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from snapferry.readers import (
     DatastoreSilent,
     HttpsFolder,
 )
+from snapferry.readers.https_connection import HttpsConnection
 from snapferry.transfer import Extents
 from snapferry.vmdk import ChainError, LocalFolder
 from snapferry.vsphere.models import FolderAccess
@@ -73,6 +75,9 @@ class Server(Handler):
         headers["Content-Range"] = f"bytes {first}-{first + len(data) - 1}/{len(whole)}"
         if act.isdigit():
             self.reply(int(act), b"no", "text/plain", {"Location": "https://elsewhere/"})
+        elif act == "slow":
+            self.release.wait(0.3)
+            self.reply(HTTPStatus.PARTIAL_CONTENT, data, "text/plain", headers)
         elif act == "whole":
             self.reply(HTTPStatus.OK, whole, "text/plain")
         elif act == "another range":
@@ -280,6 +285,36 @@ def test_an_answer_whose_head_doesnt_end_is_given_up(
         with pytest.raises(error, match=why):
             read(reader)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.slow
+def test_many_slow_answers_are_no_silence(open_disk: Open, server: Any, disk: bytes) -> None:
+    """Tables are read one after the other: all together may take longer than one answer may."""
+    server[0].acts += ["slow"] * 40
+    began = time.monotonic()
+    reader = open_disk(answer_seconds=1)
+    assert time.monotonic() - began > 1
+    assert read(reader) == disk
+
+
+def test_a_connection_is_cut_in_its_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tls = ssl.create_default_context()
+        connection = HttpsConnection("127.0.0.1", silent.getsockname()[1], tls, 30)
+        failed: list[OSError] = []
+
+        def connect() -> None:
+            try:
+                connection.connect()
+            except OSError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=connect)
+        thread.start()
+        silent.accept()[0].recv(1)  # it has said hello
+        connection.cut()
+        thread.join(5)
+    assert failed and not thread.is_alive()
 
 
 @pytest.mark.parametrize("good", [0, 3], ids=["table", "data"])

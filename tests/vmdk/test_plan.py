@@ -21,7 +21,7 @@ def chain_of(*layers: Extents, capacity: int = TIB) -> Chain:
     said = descriptor(512, "vmfs", "VMFS", "disk.vmdk")
     files = tuple(MemoryFile(b"", capacity) for _ in layers)
     made = [(Part(0, capacity, number, Runs.in_file(held, number)),) for number, held in enumerate(layers)]
-    return Chain(tuple(Layer("disk.vmdk", said, parts) for parts in made), files)
+    return Chain(tuple(Layer("disk.vmdk", said, parts) for parts in made), files, lambda: 0)
 
 
 def scattered(count: int, seed: int) -> Extents:

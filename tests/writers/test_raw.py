@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -241,6 +242,56 @@ def test_an_image_that_was_deleted_meanwhile_isnt_taken_for_written(image: MakeI
     with pytest.raises(FlushFailed, match="removed"):
         writer.flush()
     writer.close()
+
+
+@pytest.fixture
+def writeback(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Event, Event]]:
+    """The kernel's answer to a write-back that waits for the device: its call, and what lets it return."""
+    called, release = Event(), Event()
+
+    def sync_file_range(fd: int, offset: int, length: int, flags: int) -> int:
+        called.set()
+        release.wait(30)
+        return 0
+
+    monkeypatch.setattr(linux._libc, "sync_file_range", sync_file_range)
+    yield called, release
+    release.set()
+
+
+def test_writing_goes_on_while_write_back_waits_and_the_file_isnt_let_go_before(
+    image: MakeImage, writeback: tuple[Event, Event]
+) -> None:
+    path = image(40 * MIB)
+    writer = RawFileWriter(path, 40 * MIB)
+    for start in range(0, 40 * MIB, MIB):
+        writer.write(start, memoryview(b"\x05" * MIB))
+    called, release = writeback
+    assert called.wait(10)
+    writer.flush()
+    closing = Thread(target=writer.close)
+    closing.start()
+    closing.join(0.2)
+    assert closing.is_alive()  # its number could be another file's by the time of the call
+    with pytest.raises(ImageBusy):
+        RawFileWriter(path, 40 * MIB)
+    release.set()
+    closing.join(10)
+    RawFileWriter(path, 40 * MIB).close()
+    assert path.read_bytes() == b"\x05" * (40 * MIB)
+
+
+def test_where_no_thread_can_be_had_the_flush_does_it_all(image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    path = image(9 * MIB)
+    writer = RawFileWriter(path, 9 * MIB)
+    monkeypatch.setattr(Thread, "start", start)
+    writer.write(0, memoryview(b"\x05" * (9 * MIB)))
+    writer.flush()
+    writer.close()
+    assert path.read_bytes() == b"\x05" * (9 * MIB)
 
 
 def test_closing_twice_is_harmless(image: MakeImage) -> None:
