@@ -17,7 +17,8 @@ from snapferry.vmdk import ZEROS, Chain, ChainError, Folder, Runs, open_chain
 _GAP_BYTES: Final = 64 << 10
 """So much that wasn't asked for is read and thrown away, rather than sent another request.
 
-Change tracking's own grain; it isn't measured against a round trip."""
+Change tracking's own grain. Over TLS on loopback, four at once, a request took as long as 250 KiB: 250 µs. At 1 Gbit/s
+that is the time of 31 KB, and a round trip comes on top."""
 _CLOSE_SECONDS: Final = 0.5
 
 T = TypeVar("T")
