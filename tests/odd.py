@@ -9,6 +9,8 @@ from snapferry.lab.host.answers import NewDisk
 from snapferry.lab.kinds import KindName
 
 MANY_AREAS = 2_000
+LATE_SECONDS = 12
+"""From then on the steady guest writes to all three disks, in turn."""
 STEADY = Workload(
     rate_bytes=1_200_000,
     hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page
@@ -16,7 +18,7 @@ STEADY = Workload(
     zeros=0.15,
     unmaps=0.15,
     write_bytes=4 << 10,
-    late_disks_after_seconds=12,
+    late_disks_after_seconds=LATE_SECONDS,
 )
 
 
@@ -37,6 +39,13 @@ def odd_lab(seed: int, vm: str = "web01", workload: Workload = STEADY, power: Li
 def guest_writes(lab: Lab, count: int, vm: str = "web01", seconds: float = 60) -> None:
     """Waits until the guest has written so many times more."""
     guest_reaches(lab, lab.control.last_sequence(vm) + count, vm, seconds)
+
+
+def steady_write(since: int, first_disk: int) -> int:
+    """Number of the steady guest's write by which the first disk has had so many since the write `since`."""
+    late = LATE_SECONDS * STEADY.rate_bytes // STEADY.write_bytes
+    alone = max(0, late - since)
+    return since + first_disk if first_disk <= alone else max(since, late) + 3 * (first_disk - alone)
 
 
 def guest_reaches(lab: Lab, sequence: int, vm: str = "web01", seconds: float = 60) -> None:
