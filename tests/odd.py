@@ -10,7 +10,7 @@ from snapferry.lab.kinds import KindName
 
 MANY_AREAS = 2_000
 LATE_SECONDS = 12
-"""From then on the steady guest writes to all three disks, in turn."""
+"""From then on the steady guest writes to any of its three disks."""
 STEADY = Workload(
     rate_bytes=1_200_000,
     hot_bytes=1200 << 20,  # most of the disk: areas far apart, in more than one page

@@ -144,14 +144,14 @@ class HttpsFolder:
     @contextlib.contextmanager
     def _connection(self) -> Iterator[HttpsConnection]:
         """A connection for one request; one that broke isn't used again."""
-        if self._ended.is_set():
-            raise Stopped("The read was told to stop.")
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is None:
-            access = self._access
-            connection = HttpsConnection(access.host, access.port, access.tls, self._timeout)
-            with self._lock:
+        access = self._access
+        with self._lock:  # whoever closes the folder sets the event first, and then finds every connection here
+            if self._ended.is_set():
+                raise Stopped("The read was told to stop.")
+            if self._idle:
+                connection = self._idle.pop()
+            else:
+                connection = HttpsConnection(access.host, access.port, access.tls, self._timeout)
                 self._all.add(connection)
         try:
             yield connection

@@ -154,8 +154,9 @@ class Channel:
                     return came
                 if not count:
                     raise NfcError(f"{self.name} ended the connection.", "Look at the host's hostd and vpxa logs.")
-                late = late or time.monotonic() + self._timeout
-                if time.monotonic() > late:
+                now = time.monotonic()
+                late = late or now + self._timeout
+                if now > late:
                     raise TimeoutError
                 view = view[count:]
         except OSError as error:

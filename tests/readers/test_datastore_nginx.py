@@ -1,6 +1,5 @@
 """The datastore reader against a real web server: nginx, which gives no cookie, as an ESXi host gives none."""
 
-import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from snapferry.readers import DatastoreError, DatastoreLocked, DatastoreReader, 
 from snapferry.transfer import Extents
 from snapferry.vsphere.models import FolderAccess
 
+from ..conftest import free_port
 from ..vmdk.builders import ChainBuilder
 from .nginx import Nginx
 
@@ -38,8 +38,7 @@ class Site:
         self.disk = ChainBuilder(self.files, CAPACITY, Random(1))
         self.disk.add_sesparse(300)
         self.disk.add_sesparse(20)
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = found.getsockname()[1]
+        self.port = free_port()
 
     def serve(self, more: str = "") -> Nginx:
         return self._stack.enter_context(
