@@ -1,113 +1,103 @@
 """A process of the lab that ends with its parent."""
 
-import json
+import atexit
 import os
-import selectors
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext, ForkServerContext
+from multiprocessing.reduction import DupFd
+from typing import Any, Concatenate, ParamSpec, Self
 
 from snapferry.errors import SnapferryError
 
 STOP_SECONDS = 10.0
+P = ParamSpec("P")
 
 
 class LabFailed(SnapferryError):
     """A part of the lab didn't start or answer."""
 
 
-class Child:
-    """A Python module run as a process.
+class OpenFile:
+    """A file descriptor that goes along as an argument of a child; the child closes its own."""
 
-    The child holds the read end of a pipe as its stdin and ends when that closes: at `end`, or when this process dies
-    in whatever way. It says that it is ready by one line of JSON.
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Callable[[Any], Self], tuple[Any]]:
+        return self._arrived, (DupFd(self.fd),)
+
+    @classmethod
+    def _arrived(cls, passed: Any) -> Self:
+        return cls(passed.detach())
+
+
+class Child:
+    """A function run as a process.
+
+    The child holds one end of a connection and ends when the other is closed: at `end`, or when this process ends in
+    whatever way. It says that it is ready by sending one object.
 
     Args:
-        module: to run with `python -m`.
-        first_line: JSON that the child reads first; for what must not stand on a command line.
-        errors: where its stderr goes.
+        context: how it starts; `ForkContext` in a process of one thread only.
+        name: for messages.
+        target: called in the child with its end of the connection, and the arguments.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], errors: IO[bytes] | None = None, cwd: Path | None = None,
-        first_line: Any = None,
-    ) -> None:  # fmt: skip
-        self._name = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=cwd,
-            start_new_session=True,  # Ctrl-C is for the parent, who ends its children in order
-        )
-        if first_line is not None:
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps(first_line).encode() + b"\n")
-                self._process.stdin.flush()
-            except BrokenPipeError as error:
-                self.end()
-                raise LabFailed(f"{module} ended at once.", "See the lab's log.") from error
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self,
+        context: ForkContext | ForkServerContext,
+        name: str,
+        target: Callable[Concatenate[Connection, P], None],
+        *arguments: P.args,
+        **keywords: P.kwargs,
+    ) -> None:
+        self._name = name
+        self._connection, theirs = context.Pipe()
+        os.register_at_fork(after_in_child=self._connection.close)  # a child that held it open would keep the others up
+        atexit.register(self._connection.close)  # else multiprocessing waits for a child that nobody ended
+        self._process = context.Process(target=target, args=(theirs, *arguments), kwargs=keywords, name=name)
+        self._process.start()
+        theirs.close()
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._process.is_alive()
 
-    def wait(self) -> int:
-        """Waits, without a bound, until the child ends by itself; its exit status."""
-        return self._process.wait()
+    def wait(self) -> None:
+        """Waits, without a bound, until the child ends by itself."""
+        self._process.join()
 
-    def wait_ready(self, timeout_seconds: float) -> dict[str, Any]:
-        """The line of JSON that the child prints once it is ready.
+    def wait_ready(self, timeout_seconds: float) -> Any:
+        """What the child sends once it is ready.
 
         Raises:
-            LabFailed: it ended, or said nothing in time; it has been ended by then.
+            LabFailed: it ended, or sent nothing in time; it has been ended by then.
         """
         try:
-            line = self._read_line(time.monotonic() + timeout_seconds)
+            if not self._connection.poll(timeout_seconds):
+                raise LabFailed(f"The {self._name} wasn't ready in time.", "See the lab's log.")
+            return self._connection.recv()
+        except EOFError as error:
+            status = self.end()
+            raise LabFailed(
+                f"The {self._name} ended before it was ready (status {status}).", "See the lab's log."
+            ) from error
         except BaseException:
             self.end()
             raise
-        if line is None:
-            status = self.end()
-            raise LabFailed(f"{self._name} ended before it was ready (status {status}).", "See the lab's log.")
-        found: dict[str, Any] = json.loads(line)
-        return found
-
-    def _read_line(self, deadline: float) -> bytes | None:
-        assert self._process.stdout is not None
-        line = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._process.stdout, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                left = deadline - time.monotonic()
-                if left <= 0 or not selector.select(left):
-                    raise LabFailed(f"{self._name} wasn't ready in time.", "See the lab's log.")
-                piece = os.read(self._process.stdout.fileno(), 1 << 16)
-                if not piece:
-                    return None
-                line += piece
-        return line
 
     def end(self) -> int:
-        """Ends the child: by its stdin, and by signals where that isn't enough. Repeatable."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
-        for signal_number in (None, signal.SIGTERM, signal.SIGKILL):
-            if signal_number is not None:
-                self._process.send_signal(signal_number)
-            try:
-                return self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                continue
-        raise LabFailed(f"{self._name} (process {self.pid}) can't be ended.", "End it by hand.")
+        """Ends the child: by its connection, and by signals where that isn't enough. Repeatable.
+
+        Returns:
+            Its exit status; of a signal, the negative number.
+        """
+        self._connection.close()
+        for strike in (None, self._process.terminate, self._process.kill):
+            if strike is not None:
+                strike()
+            self._process.join(STOP_SECONDS)
+            if self._process.exitcode is not None:
+                return self._process.exitcode
+        raise LabFailed(f"The {self._name} (process {self._process.pid}) can't be ended.", "End it by hand.")

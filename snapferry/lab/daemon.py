@@ -1,19 +1,18 @@
 """The lab's control process: starts the hosts, serves vCenter, OpenNebula and the control interface.
 
-Run by `snapferry.lab.up`: reads one line of JSON (the configuration and the folder) from stdin, prints the endpoints as
-one line of JSON once everything answers, and ends when its stdin does.
+Run by `snapferry.lab.up`: sends the endpoints once everything answers, and ends when the connection is closed.
 """
 
-import json
 import logging
 import os
 import secrets
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from snapferry.lab.ca import CertificateAuthority, write_private
+from snapferry.lab.child import OpenFile
 from snapferry.lab.config import Endpoints, LabConfig
 from snapferry.lab.control_server import ControlServer, ControlService
 from snapferry.lab.hosts import HostProcess
@@ -81,7 +80,7 @@ def _start_hosts(
     """Starts every host; they get ready side by side."""
     for datastore in config.vcenter.datastores:
         (folder / "datastores" / datastore.name).mkdir(mode=0o700, parents=True)
-    HostProcess.prepare(folder)
+    (folder / "hosts").mkdir(mode=0o700)
     hosts = []
     for number, name in enumerate(config.vcenter.hosts):
         host = HostProcess(
@@ -97,19 +96,21 @@ def _start_hosts(
     return hosts
 
 
-def main() -> None:
-    """Runs the lab until stdin ends."""
+def run_lab(parent: Connection, config: LabConfig, folder: Path, log: OpenFile) -> None:
+    """Runs the lab until the parent closes its end of the connection.
+
+    Args:
+        log: gets what is printed.
+    """
+    os.setsid()  # Ctrl-C is for the parent, who ends its children in order
+    os.dup2(log.fd, 1)
+    os.dup2(log.fd, 2)
+    os.close(log.fd)
+    os.chdir(folder)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asked = json.loads(sys.stdin.buffer.readline())
-    config, folder = LabConfig.model_validate(asked["config"]), Path(asked["folder"])
     with running(config, folder) as endpoints:
-        line = endpoints.model_dump_json()
-        write_private(folder / ENDPOINTS_FILE, line.encode() + b"\n")
-        print(line, flush=True)
+        write_private(folder / ENDPOINTS_FILE, endpoints.model_dump_json().encode() + b"\n")
+        parent.send(endpoints)
         _log.info("ready")
-        sys.stdin.buffer.read()
+        parent.poll(None)  # readable once it is closed: nothing is ever sent
     _log.info("ended")
-
-
-if __name__ == "__main__":
-    main()

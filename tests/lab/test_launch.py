@@ -99,7 +99,9 @@ time.sleep(600)
 @pytest.mark.slow
 def test_the_parents_death_ends_all(tmp_path: Path) -> None:
     folder = tmp_path / "lab"
-    parent = subprocess.Popen([sys.executable, "-c", STARTER, str(folder)], stdout=subprocess.PIPE)
+    temporary = {"TMPDIR": str(tmp_path)}  # multiprocessing's socket stays there where its process is killed
+    command = [sys.executable, "-c", STARTER, str(folder)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | temporary)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"up\n"

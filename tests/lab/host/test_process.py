@@ -1,15 +1,16 @@
 """A host as a process of its own, controlled over its socket."""
 
-import json
-import subprocess
-import sys
+import multiprocessing
 import threading
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
 from snapferry.lab.host import HostClient, HostError
+from snapferry.lab.host.process import HostOptions, run_host
 
 from ...odd import new_disk
 
@@ -17,22 +18,26 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def process(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[subprocess.Popen[str]]:
-    cert, key = certificate
-    options = {"name": "esx1", "folder": tmp_path, "socket": tmp_path / "run/esx1", "cert": cert, "key": key, "seed": 1}
-    command = [sys.executable, "-m", "snapferry.lab.host"]
-    command += [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as host:
-        yield host
-        host.kill()
+def process(tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[tuple[BaseProcess, Connection]]:
+    """Not forked, as the lab does it: here may be threads."""
+    options = HostOptions(tmp_path, tmp_path / "run/esx1", *certificate, seed=1)
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    host = spawn.Process(target=run_host, args=(theirs, options))
+    host.start()
+    theirs.close()
+    with ours:
+        yield host, ours
+    host.kill()
+    host.join()
 
 
-def test_a_host_serves_its_parent_and_ends_with_it(process: subprocess.Popen[str], tmp_path: Path) -> None:
-    assert process.stdout is not None
-    assert process.stdin is not None
-    ports = json.loads(process.stdout.readline())
-    assert ports["nfc_port"] > 0
-    assert ports["https_port"] > 0
+def test_a_host_serves_its_parent_and_ends_with_it(process: tuple[BaseProcess, Connection], tmp_path: Path) -> None:
+    host, connection = process
+    assert connection.poll(20)
+    ports = connection.recv()
+    assert ports.nfc > 0
+    assert ports.https > 0
     client = HostClient(tmp_path / "run/esx1", timeout_seconds=20)
     client.create_vm("vm-1", "san1", "web01", "web01", [new_disk(4 * MIB, MIB, 2)], {"rate_bytes": MIB}, 1)
     client.set_change_tracking("vm-1", enabled=True, immediate=True)
@@ -52,8 +57,9 @@ def test_a_host_serves_its_parent_and_ends_with_it(process: subprocess.Popen[str
     assert wrong.value.kind == "bad_request"
     assert {file["name"] for file in client.files("vm-1")} >= {"web01.vmx", "vmware.log", "web01-flat.vmdk"}
     assert (tmp_path / "run/esx1").stat().st_mode & 0o777 == 0o600
-    process.stdin.close()
-    assert process.wait(timeout=20) == 0
+    connection.close()
+    host.join(20)
+    assert host.exitcode == 0
     with pytest.raises(HostError) as gone:
         client.counters()
     assert gone.value.kind == "unreachable"
