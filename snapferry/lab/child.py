@@ -4,7 +4,7 @@ import atexit
 import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkContext, ForkServerContext
+from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from multiprocessing.reduction import DupFd
 from typing import Any, Concatenate, ParamSpec, Self
 
@@ -46,7 +46,7 @@ class Child:
 
     def __init__(
         self,
-        context: ForkContext | ForkServerContext,
+        context: ForkContext | ForkServerContext | SpawnContext,
         name: str,
         target: Callable[Concatenate[Connection, P], None],
         *arguments: P.args,

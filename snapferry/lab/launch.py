@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -16,9 +17,11 @@ from snapferry.lab.control import LabControl
 LOG_FILE = "lab.log"
 _OURS = {"datastores", "objects", "hosts", "opennebula", "endpoints.json", LOG_FILE}
 START_SECONDS = 120.0
-# Labs are forked from one process that has imported what they need, which costs 0.5 CPU seconds.
-_NURSERY = multiprocessing.get_context("forkserver")
-_NURSERY.set_forkserver_preload(["snapferry.lab.daemon"])
+# Many labs are forked from one process that has imported what they need, which costs 0.5 CPU seconds. It has a socket
+# in TMPDIR, whose path can't have over 107 bytes.
+_MANY = multiprocessing.get_context("forkserver")
+_MANY.set_forkserver_preload(["snapferry.lab.daemon"])
+_ONE = multiprocessing.get_context("spawn")
 
 
 class Lab:
@@ -57,12 +60,19 @@ class Lab:
         self.close()
 
 
-def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) -> Lab:
+def up(
+    config: LabConfig,
+    folder: Path,
+    timeout_seconds: float = START_SECONDS,
+    *,
+    context: ForkServerContext | SpawnContext = _MANY,
+) -> Lab:
     """Starts a lab on loopback and free ports.
 
     Args:
         folder: for its files; created, or empty, or one whose lab has ended: that one's files are removed.
             The endpoints file is `endpoints.json` (0600), the log `lab.log`.
+        context: how the lab's process starts: soon, where there were others before, by default.
 
     A program that calls this begins with `if __name__ == "__main__":`, as for every process of `multiprocessing`.
 
@@ -79,7 +89,7 @@ def up(config: LabConfig, folder: Path, timeout_seconds: float = START_SECONDS) 
     folder = folder.resolve()
     with _take_folder(folder) as log:
         folder.chmod(mode)
-        child = Child(_NURSERY, "control process", _run_lab, config, folder, OpenFile(log.fileno()))
+        child = Child(context, "control process", _run_lab, config, folder, OpenFile(log.fileno()))
     try:
         endpoints: Endpoints = child.wait_ready(timeout_seconds)
         return Lab(child, endpoints)
@@ -123,7 +133,7 @@ def _take_folder(folder: Path) -> BinaryIO:
 def run(config: LabConfig, folder: Path) -> None:
     """Runs a lab until Ctrl-C or the lab's own end, and says what is where; for the command line."""
     try:
-        with up(config, folder) as lab:
+        with up(config, folder, context=_ONE) as lab:
             print(describe(lab.endpoints), flush=True)
             lab.wait()
     except KeyboardInterrupt:
