@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
+# A run starts some hundred processes: none of them shall compile the sources again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 SEED ?= 1
 SECONDS ?= 600

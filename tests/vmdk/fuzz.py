@@ -5,6 +5,7 @@ import operator
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
@@ -12,20 +13,35 @@ import numpy as np
 
 PEAK_MEMORY_MB = 200
 SLOWEST_SECONDS = 10
-ROUND_SECONDS, ROUND_RUNS = 20, 3000
-"""atheris itself keeps some kilobytes of every run: the fuzzing goes on in a new process before they are many."""
+ROUND_SECONDS = 60
+"""atheris itself keeps some hundred bytes of a run: the fuzzing goes on in a new process before they are many."""
 LONGEST_BYTES = 64 << 10
 ROOMS = {"fastlz": "readers"}
 """Where a parser's target and corpus lie, unless here."""
 _COMPARE = (operator.lt, operator.le, operator.eq, operator.ne, operator.gt, operator.ge)  # as dis.cmp_op has them
-_traced = atheris._trace_cmp
 
 
-def _trace_all_but_arrays(left: object, right: object, operation: int, *more: object) -> object:
-    """atheris 3.0.0 never frees the result of a comparison that it traces, which for arrays soon fills the memory."""
-    if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
-        return _COMPARE[operation](left, right)
-    return _traced(left, right, operation, *more)
+def spared(one_input: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """The target, with comparisons of arrays not traced.
+
+    atheris 3.0.0 never frees the result of a comparison that it traces, which for arrays soon fills the memory. What
+    traces is put in its place by `atheris.Fuzz`, so it can only be replaced once that calls the target.
+    """
+    traced: Callable[..., object] | None = None
+
+    def target(data: bytes) -> None:
+        nonlocal traced
+        if traced is None:
+            traced, atheris._trace_cmp = atheris._trace_cmp, trace
+        one_input(data)
+
+    def trace(left: object, right: object, operation: int, *more: object) -> object:
+        assert traced is not None
+        if isinstance(left, np.ndarray) or isinstance(right, np.ndarray):
+            return _COMPARE[operation](left, right)
+        return traced(left, right, operation, *more)
+
+    return target
 
 
 def main() -> None:
@@ -40,7 +56,6 @@ def main() -> None:
 
 def fuzz(parser: str, seconds: int) -> None:
     """Runs libFuzzer in this process, and ends it; what is new to it is kept for the next round."""
-    atheris._trace_cmp = _trace_all_but_arrays
     room = ROOMS.get(parser, "vmdk")
     with atheris.instrument_imports(include=["snapferry.vmdk", "snapferry.readers.fastlz"]):
         target = importlib.import_module(f"tests.{room}.fuzz_{parser}")
@@ -48,7 +63,6 @@ def fuzz(parser: str, seconds: int) -> None:
     found.mkdir(parents=True, exist_ok=True)
     options = {
         "max_total_time": seconds,
-        "runs": ROUND_RUNS,
         "max_len": LONGEST_BYTES,
         "rss_limit_mb": PEAK_MEMORY_MB,
         "timeout": SLOWEST_SECONDS,
@@ -61,7 +75,7 @@ def fuzz(parser: str, seconds: int) -> None:
     corpus = Path(__file__).parents[1] / room / "corpus" / parser
     new = found / "corpus"
     new.mkdir(exist_ok=True)
-    atheris.Setup([sys.argv[0], *arguments, str(new), str(corpus)], target.one_input)
+    atheris.Setup([sys.argv[0], *arguments, str(new), str(corpus)], spared(target.one_input))
     atheris.Fuzz()
 
 
