@@ -1,11 +1,11 @@
 """A process of the lab that ends with its parent."""
 
-import atexit
 import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkContext, ForkServerContext, SpawnContext
 from multiprocessing.reduction import DupFd
+from multiprocessing.util import Finalize
 from typing import Any, Concatenate, ParamSpec, Self
 
 from snapferry.errors import SnapferryError
@@ -42,6 +42,9 @@ class Child:
         context: how it starts; `ForkContext` in a process of one thread only.
         name: for messages.
         target: called in the child with its end of the connection, and the arguments.
+
+    Raises:
+        LabFailed: it can't be started.
     """
 
     def __init__(
@@ -55,10 +58,18 @@ class Child:
         self._name = name
         self._connection, theirs = context.Pipe()
         os.register_at_fork(after_in_child=self._connection.close)  # a child that held it open would keep the others up
-        atexit.register(self._connection.close)  # else multiprocessing waits for a child that nobody ended
+        Finalize(None, self._connection.close, exitpriority=0)  # else a process waits for a child that it didn't end
         self._process = context.Process(target=target, args=(theirs, *arguments), kwargs=keywords, name=name)
-        self._process.start()
-        theirs.close()
+        try:
+            self._process.start()
+        except (OSError, EOFError) as error:
+            self._connection.close()
+            raise LabFailed(f"The {name} can't be started: {error}.", "Is TMPDIR there, and its path short?") from error
+        except BaseException:
+            self._connection.close()
+            raise
+        finally:
+            theirs.close()
 
     @property
     def running(self) -> bool:

@@ -8,7 +8,9 @@ import ssl
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,13 @@ def test_everything_listens_on_loopback_only(lab: Lab) -> None:
     assert set(listening) == {"0100007F"}
 
 
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """The path of a Unix socket can't have over 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield folder
+
+
 STARTER = """
 import sys, time
 from pathlib import Path
@@ -97,9 +106,9 @@ time.sleep(600)
 
 
 @pytest.mark.slow
-def test_the_parents_death_ends_all(tmp_path: Path) -> None:
+def test_the_parents_death_ends_all(tmp_path: Path, short_folder: str) -> None:
     folder = tmp_path / "lab"
-    temporary = {"TMPDIR": str(tmp_path)}  # multiprocessing's socket stays there where its process is killed
+    temporary = {"TMPDIR": short_folder}  # multiprocessing's socket stays there where its process is killed
     command = [sys.executable, "-c", STARTER, str(folder)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | temporary)
     try:
@@ -112,6 +121,19 @@ def test_the_parents_death_ends_all(tmp_path: Path) -> None:
         assert parent.stdout is not None
         parent.stdout.close()
     wait_until_gone(folder)
+
+
+@pytest.mark.slow
+def test_where_its_process_cant_be_started_the_labs_failure_says_so(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER, str(tmp_path / "lab")], env=os.environ | {"TMPDIR": str(deep)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "LabFailed: The control process can't be started: AF_UNIX path too long." in done.stderr
+    assert not processes_of(tmp_path / "lab")
 
 
 @pytest.mark.slow
