@@ -9,6 +9,8 @@ from snapferry.lab.host.nfc import NfcServer
 from snapferry.lab.host.rpc import serve
 from snapferry.lab.host.service import HostService
 
+NFC_MEMORY_BYTES = 96_000_000
+
 
 class HostOptions(NamedTuple):
     """What a host is told when it starts."""
@@ -22,8 +24,6 @@ class HostOptions(NamedTuple):
     seed: int
     nfc_fastlz: bool = False
     """Compress what NFC sends, where it is asked for."""
-    nfc_memory_bytes: int = 96_000_000
-    """NFC buffer memory of the host."""
 
 
 class HostPorts(NamedTuple):
@@ -37,7 +37,7 @@ def run_host(parent: Connection, options: HostOptions) -> None:
     """Starts the servers, sends their ports, and ends when the parent closes its end of the connection."""
     service = HostService(options.folder, options.seed)
     files = options.certificate_file, options.key_file
-    nfc = NfcServer(service, *files, options.nfc_memory_bytes, fastlz=options.nfc_fastlz)
+    nfc = NfcServer(service, *files, NFC_MEMORY_BYTES, fastlz=options.nfc_fastlz)
     https = FolderServer(service, *files)
     rpc = serve(service, options.unix_socket)
     try:
