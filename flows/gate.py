@@ -19,6 +19,7 @@ from prefect.runtime import flow_run
 from prefect.states import Paused, Scheduled
 from pydantic import Field
 
+from snapferry.convergence import ASSUMED, Verdict
 from snapferry.cutover import Approval, check_approval, gate_fingerprint
 from snapferry.errors import Refused
 from snapferry.flows.show import tell
@@ -135,9 +136,9 @@ def describe(migration: Migration, refusal: str = "") -> str:
     lines = [f"**{refusal}** Please answer again.\n"] if refusal else []
     lines.append(f"## Cut over {vm.name} to OpenNebula?\n")
     if last and last.verdict:
-        lines.append(
-            f"Predicted downtime: **{last.verdict.predicted_downtime_seconds:.0f} s**. {last.verdict.reason}\n"
-        )
+        seconds = last.verdict.predicted_downtime_seconds
+        lines.append(f"Predicted downtime: **{seconds:.0f} s** ({parts_in_brief(last.verdict)}).\n")
+        lines.append(f"{last.verdict.reason[0].upper()}{last.verdict.reason[1:]}\n")
     lines += [rounds_in_brief(record.rounds[-SHOWN_ROUNDS:]), ""]
     disks = ", ".join(f"{disk.label} ({disk.capacity_bytes / 1e9:.1f} GB)" for disk in vm.disks)
     lines.append(f"Disks: {disks}; all of them hold round {min(disk.round for disk in record.disks)} or later.\n")
@@ -148,6 +149,15 @@ def describe(migration: Migration, refusal: str = "") -> str:
         f"If the guest doesn't shut down in {plan.shutdown.timeout_seconds:.0f} s: {plan.shutdown.on_timeout}."
     )
     return "\n".join(lines)
+
+
+def parts_in_brief(verdict: Verdict) -> str:
+    """What a prediction is made of, and what of it is no measurement."""
+    return ", ".join(
+        f"{name} {seconds:.0f} s{' assumed' if name in ASSUMED else ''}"
+        for name, seconds in verdict.parts.items()
+        if seconds
+    )
 
 
 def rounds_in_brief(rounds: Sequence[RoundResult]) -> str:

@@ -6,9 +6,11 @@ from typing import Literal, NamedTuple, Protocol
 from snapferry.plan import Frozen, MigrationPlan
 
 SHUTDOWN_SECONDS = 20.0
-"""Assumed until a shutdown of this VM has been measured."""
+"""Assumed: a shutdown can't be tried beforehand."""
 START_SECONDS = 10.0
 """Assumed from instantiation to RUNNING; small images reach it in 1 to 5 s."""
+ASSUMED = frozenset({"shutdown", "start"})
+"""The parts of a prediction that no round measures."""
 COPY_BYTES_PER_SECOND = 100e6
 """Assumed until something was copied; peers stop at 143 to 170 MB/s a disk."""
 SETTLED_BYTES = 1 << 20

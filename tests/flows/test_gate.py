@@ -7,12 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from snapferry import opennebula, vsphere
+from snapferry.convergence import judge
 from snapferry.cutover import gate_fingerprint
 from snapferry.errors import Refused
 from snapferry.flows.gate import CutoverAnswer, Declined, Question, describe, judge_answer
 from snapferry.migration import Migration
 from snapferry.plan import MigrationPlan
-from snapferry.record import BaseState, DiskRecord, MigrationRecord, Phase
+from snapferry.record import BaseState, DiskRecord, MigrationRecord, Phase, RoundResult
 from snapferry.vsphere.models import PowerState, SourceDisk, SourceVm
 
 DISK = SourceDisk(
@@ -102,3 +103,17 @@ def test_the_form_shows_what_would_happen_and_why_an_answer_was_refused() -> Non
         "| round | changed |",
     ):
         assert part in text
+
+
+def test_the_form_says_what_of_the_predicted_downtime_is_assumed() -> None:
+    asked = migration()
+    delta = RoundResult(
+        number=2, kind="delta", snapshot="snapshot-2", started=datetime.now(UTC), seconds=10, copy_seconds=10,
+        since_base_seconds=100, changed_bytes=1_000_000_000, copied_bytes=1_000_000_000, disks=(),
+    )  # fmt: skip
+    last = delta.model_copy(update={"verdict": judge([delta], asked.plan)})
+    asked.record = RECORD.model_copy(update={"rounds": (last,)})
+    text = describe(asked)
+    # 10 MB/s change for the round's 10 s and the shutdown's 20 s, and are copied at 100 MB/s
+    assert "Predicted downtime: **33 s** (shutdown 20 s assumed, last changes 3 s, start 10 s assumed)." in text
+    assert "\n1000.0 MB changed; a cutover now would take about 33 s, the plan allows 120 s." in text
