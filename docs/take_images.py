@@ -39,6 +39,7 @@ class Camera:
 
     def open(self, path: str) -> None:
         """Goes to a page of the UI."""
+        self.page.goto("about:blank")  # so that what the page before did last isn't taken for this one's error
         self._errors.clear()
         reply = self.page.goto(f"{self._url}{path}", timeout=WAIT_MS)
         if reply is None or not reply.ok:
