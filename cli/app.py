@@ -1,5 +1,6 @@
 """Puts the commands together, and turns what they raise into messages and exit codes."""
 
+import logging
 import sys
 from typing import Annotated
 
@@ -61,6 +62,8 @@ def _options(
 def main() -> None:
     """Runs the command line; ends the process with the exit code that `--help` lists."""
     debug = "--debug" in sys.argv
+    if not debug:  # Prefect warns at each end of a process that an event, such as a block's use, is still on its way
+        logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     try:
         app()
     except SnapferryError as error:

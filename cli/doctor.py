@@ -26,7 +26,8 @@ def command(
     """
     from snapferry.cli.checks import check_opennebula, check_prefect, check_vcenter, check_versions
 
-    findings = [*check_versions(), *check_prefect(), *check_vcenter(vcenter, vm), *check_opennebula(opennebula)]
+    found = [*check_versions(), *check_prefect(), *check_vcenter(vcenter, vm), *check_opennebula(opennebula)]
+    findings = list(dict.fromkeys(found))  # both blocks are as silent as the server that has them
     if json:
         show_json([*findings])
     else:

@@ -157,3 +157,14 @@ def test_doctor_says_everything_that_is_amiss_at_once(snapferry: Callable[..., t
     assert [one["ok"] for one in findings] == [True, False, False, False]
     assert all(one["advice"] for one in findings if not one["ok"])
     assert "prefect 3." in findings[0]["what"]
+
+
+def test_doctor_says_once_that_prefect_is_down(
+    dead_prefect: str, snapferry: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Though both blocks are asked of it, too."""
+    code, out, _ = snapferry("doctor", "--json")
+    findings = json.loads(out)
+    assert code == 3
+    assert [one["ok"] for one in findings] == [True, False]
+    assert dead_prefect in findings[1]["what"]

@@ -94,6 +94,13 @@ class Site:
         clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "SNAPFERRY_"))}
         return clean | {"PREFECT_API_URL": self.api, "PREFECT_HOME": str(home)}
 
+    def command(self, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Runs `snapferry` as an operator does, from another place than the worker's."""
+        return subprocess.run(
+            [Path(sys.executable).with_name("snapferry"), *arguments], env=self.environment(home), cwd=home,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+
     def ensure_worker(self) -> None:
         """Starts a worker where none runs."""
         if self._worker is None or self._worker.poll() is not None:

@@ -1,8 +1,6 @@
 """A gate keeps its question while workers come and go; it is answered on the command line or in the browser."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -20,18 +18,9 @@ from .conftest import Site
 from .support import artifacts, gate_of, plan, run, watch
 
 pytestmark = pytest.mark.slow
-COMMAND = Path(sys.executable).with_name("snapferry")
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync")
 WAIT_MS = 60_000
-
-
-def approve(site: Site, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Runs `snapferry approve` as an operator does, from another place than the worker's."""
-    return subprocess.run(
-        [COMMAND, "approve", *arguments], env=site.environment(home), cwd=home, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
 
 
 def test_a_gate_that_outlived_its_worker_is_answered_on_the_command_line(site: Site, tmp_path: Path) -> None:
@@ -41,12 +30,12 @@ def test_a_gate_that_outlived_its_worker_is_answered_on_the_command_line(site: S
     assert waiting.outcome == "waiting", waiting
     site.replace_worker()
     check_shown(waiting.flow_run_id, updates)
-    refused = approve(site, tmp_path, "terminal", "--name", "another")
+    refused = site.command(tmp_path, "approve", "terminal", "--name", "another")
     assert refused.returncode == 2, refused.stderr
-    nobody_asked = approve(site, tmp_path, "terminal")
+    nobody_asked = site.command(tmp_path, "approve", "terminal")
     assert nobody_asked.returncode == 2, nobody_asked.stderr
     assert gate_of(waiting.flow_run_id).vm == "terminal"  # it still waits
-    answered = approve(site, tmp_path, "terminal", "--name", "terminal", "--json")
+    answered = site.command(tmp_path, "approve", "terminal", "--name", "terminal", "--json")
     assert answered.returncode == 0, answered.stderr
     assert "Predicted downtime" in answered.stderr
     assert json.loads(answered.stdout)["outcome"] == "completed"
