@@ -38,6 +38,8 @@ LATE_LINES_SECONDS = 20.0
 _WARNING = 30
 _FINISHED = "Finished in state "
 """How Prefect begins the last line of a run."""
+_NO_PLACE = "Deployment concurrency limit reached"
+"""How Prefect's message begins for a run that it cancels because another one is there."""
 
 
 class Started(Frozen):
@@ -246,6 +248,12 @@ def _followed(run: FlowRun) -> Followed | None:
             return followed.model_copy(update={"outcome": "waiting"})
         case StateType.SCHEDULED if state.name == AWAITING_WINDOW:
             return followed.model_copy(update={"outcome": "waiting"})
+        case StateType.CANCELLED if message.startswith(_NO_PLACE):
+            text = (
+                "Nothing was done: another run of this deployment has its only place. It is at work or about to be,"
+                " or died within the last minutes; `snapferry status` says which."
+            )
+            return followed.model_copy(update={"outcome": "cancelled", "message": text, "exit_code": Refused.exit_code})
         case StateType.CANCELLED:
             return followed.model_copy(update={"outcome": "cancelled", "exit_code": Stopped.exit_code})
         case StateType.CRASHED:

@@ -40,7 +40,9 @@ def test_a_run_that_died_with_its_worker_is_marked_and_the_next_one_starts_and_a
         killed = begin("presync-vm/presync-dead")
         follow_until_copying(killed)
         site.replace_worker()
-        assert run("presync-vm/presync-dead").outcome == "cancelled"  # the dead one has the deployment's only slot
+        refused = run("presync-vm/presync-dead")
+        assert (refused.outcome, refused.exit_code) == ("cancelled", 3)
+        assert "another run of this deployment has its only place" in refused.message  # the dead one
         died = watch(killed)
         assert (died.outcome, died.state) == ("crashed", "Crashed")
         assert "sign of life" in died.message
