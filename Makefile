@@ -45,7 +45,7 @@ bench:
 	@.ci/install qemu-utils nginx nbdkit libnbd-bin curl
 	@PREFECT_SERVER_LOGGING_LEVEL=CRITICAL PREFECT_LOGGING_LEVEL=ERROR $(BIN)/python -m benchmarks $(if $(SCALE),--scale $(SCALE)) $(if $(PAIRS),--pairs $(PAIRS)) $(CASE)
 
-# Lint and types use one core, the unit tests the other.
+# Unit tests wait much: four processes of them keep two cores busy.
 check:
 	@.ci/install qemu-utils nginx
 	@$(MAKE) -j2 --output-sync=target lint types unit
@@ -61,7 +61,7 @@ types:
 	@cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p snapferry
 
 unit:
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m "not slow and not torture"
+	@$(BIN)/pytest -q -n 4 --dist loadgroup -m "not slow and not torture"
 
 # What is found lies in build/fuzz: a file that `fuzz_<parser>.one_input` fails on, to be kept in the parser's corpus.
 fuzz:

@@ -159,6 +159,7 @@ def test_doctor_says_everything_that_is_amiss_at_once(snapferry: Callable[..., t
     assert "prefect 3." in findings[0]["what"]
 
 
+@pytest.mark.slow
 def test_doctor_says_once_that_prefect_is_down(
     dead_prefect: str, snapferry: Callable[..., tuple[int, str, str]]
 ) -> None:
