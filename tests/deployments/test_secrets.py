@@ -3,7 +3,7 @@
 import base64
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from secrets import token_urlsafe
 from threading import Event, Thread
@@ -77,7 +77,10 @@ def left_behind(site: Site) -> dict[str, bytes]:
     """Everything that server, worker and lab have written, by where it is: files, and the database's tables."""
     prefect_home = PREFECT_HOME.value()
     files = [one for folder in (prefect_home, site.folder) for one in folder.rglob("*") if one.is_file()]
-    found = {str(one): one.read_bytes() for one in (*files, *site.lab.folder.rglob("*.log"))}
+    found = {}
+    for one in (*files, *site.lab.folder.rglob("*.log")):
+        with suppress(FileNotFoundError):  # a run's process removes its workspace a moment after the run has ended
+            found[str(one)] = one.read_bytes()
     for table, row in rows(prefect_home / "prefect.db"):
         found[table] = found.get(table, b"") + row + b"\0"
     return found
